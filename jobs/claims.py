@@ -1,0 +1,66 @@
+"""Attempts: who may train a run, from which step, and whose rows count.
+
+Claiming is put-if-absent of the next number, so at most one process holds each attempt. A later attempt
+supersedes what earlier ones measured after the step from which it resumed; readers apply that rule
+(`counts`), so a process that was thought dead and writes on changes nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from jobs.errors import AlreadyExists
+from jobs.identity import canonical_json
+from jobs.layout import attempt_key, parse_attempt_key
+from jobs.spec import Spec
+from jobs.store import Store, get_record, put_record
+
+FRESH = -1  # the resume step of an attempt that started from nothing
+
+
+class Attempt(Spec):
+    """The claim of one attempt.
+
+    resumed_step  the step of the checkpoint it went on from, or FRESH
+    resumed_pack  the pack that wrote that checkpoint, or empty
+    spec          the resolved spec of the run, of which `run_id` is the hash
+    """
+
+    run_id: str
+    attempt: int
+    pack_id: str
+    resumed_step: int
+    resumed_pack: str
+    spec: dict[str, Any]
+
+
+def claim(
+    store: Store, run_id: str, pack_id: str, resumed: tuple[int, str], spec: dict[str, Any], after: int
+) -> Attempt:
+    """Claim the next attempt of a run for a pack, the first that may be free being `after` + 1; returns it."""
+    number = after + 1
+    while True:
+        attempt = Attempt(
+            run_id=run_id, attempt=number, pack_id=pack_id, resumed_step=resumed[0], resumed_pack=resumed[1], spec=spec
+        )
+        try:
+            put_record(store, attempt_key(run_id, number), attempt.model_dump(mode="json"))
+        except AlreadyExists:
+            number += 1
+            continue
+        return attempt
+
+
+def get_attempt(store: Store, run_id: str, number: int) -> Attempt:
+    """Return the claim of an attempt; raises NotFound, Corrupt."""
+    return Attempt.model_validate_json(canonical_json(get_record(store, attempt_key(run_id, number))))
+
+
+def attempts_of(store: Store, run_id: str) -> list[Attempt]:
+    """Return the attempts of one run, oldest first."""
+    numbers = [parse_attempt_key(key) for key in store.keys(f"attempts/{run_id}.")]
+    return [get_attempt(store, run_id, found[1]) for found in numbers if found and found[0] == run_id]
+
+
+def counts(step: int, attempt: int, attempts: Iterable[Attempt]) -> bool:
+    """Return whether a row that `attempt` measured at `step` stands, given all attempts of the run."""
+    return all(step <= later.resumed_step for later in attempts if later.attempt > attempt)

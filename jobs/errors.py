@@ -1,0 +1,144 @@
+"""Every error that Seedbed raises on purpose, as one tree.
+
+    SeedbedError
+    ├── StudyError            a study file, or what it asks for, is wrong: every fault at once
+    ├── TaskError             a task raised, or returned what no task may return
+    ├── StoreError
+    │   ├── AlreadyExists     put-if-absent lost: somebody else holds this key
+    │   ├── NotFound          no such key
+    │   ├── Corrupt           bytes that differ from what was committed
+    │   ├── StoreFull         no space left where the store lies
+    │   ├── ForeignStore      another format, or no store at all
+    │   └── SpecMismatch      a stored spec that does not hash to the id it lies under
+    ├── Superseded            a later attempt owns the run: this one must stop writing
+    ├── ClusterError          the cluster cannot be reached or refuses the work
+    ├── QueryError            SQL, or a question, that cannot be answered
+    └── StudyInterrupted      stopped before the end: the same command goes on
+
+Errors cross process borders by pickle (Ray does it), and an exception whose `__init__` takes other
+arguments than it hands to `super()` fails on arrival. So each error hands over all its fields.
+"""
+
+from dataclasses import dataclass
+
+
+class SeedbedError(Exception):
+    """An error that a user can act on; the command line prints it without a traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a study file.
+
+    `line` counts from 1; 0 where the fault has no line of its own (a key that is missing altogether).
+    """
+
+    file: str
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
+
+
+class StudyError(SeedbedError):
+    """A study that cannot be run; holds every fault that was found, not only the first."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        count = len(self.faults)
+        head = "1 fault" if count == 1 else f"{count} faults"
+        return "\n".join([f"{head} in the study; nothing was trained.", *(f"  {f}" for f in self.faults)])
+
+
+class TaskError(SeedbedError):
+    """A task that raised or returned something impossible; names where, so that it can be looked up."""
+
+    def __init__(self, task: str, run_id: str, step: int, message: str, log: str = "") -> None:
+        super().__init__(task, run_id, step, message, log)
+        self.task, self.run_id, self.step, self.message, self.log = task, run_id, step, message, log
+
+    def __str__(self) -> str:
+        where = f"task {self.task}"
+        if self.run_id:
+            where += f", run {self.run_id}, step {self.step}"
+        tail = f"\nThe traceback is in {self.log}" if self.log else ""
+        return f"{where}: {self.message}{tail}"
+
+
+class StoreError(SeedbedError):
+    """Something is wrong with the store or with what lies in it."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(key, message)
+        self.key, self.message = key, message
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+class AlreadyExists(StoreError):
+    """The key is taken. Nothing was written."""
+
+    def __init__(self, key: str, message: str = "exists already") -> None:
+        super().__init__(key, message)
+
+
+class NotFound(StoreError):
+    """The store holds nothing under the key."""
+
+    def __init__(self, key: str, message: str = "is not in the store") -> None:
+        super().__init__(key, message)
+
+
+class Corrupt(StoreError):
+    """The bytes under the key are not the bytes that were committed."""
+
+
+class StoreFull(StoreError):
+    """The disk of the store is full; what was committed before stays readable."""
+
+    def __init__(self, key: str, message: str = "no space left on the disk of the store") -> None:
+        super().__init__(key, message)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.message} (while writing {self.key}). Nothing that was committed is lost: "
+            "free some space and run the same command again."
+        )
+
+
+class ForeignStore(StoreError):
+    """The folder holds another format of the store, or things that are not a store."""
+
+
+class SpecMismatch(StoreError):
+    """A stored spec does not hash to its id: it was changed, or two specs collide. Never overwritten."""
+
+
+class Superseded(SeedbedError):
+    """A later attempt has claimed the run; whatever this one still writes is not counted."""
+
+    def __init__(self, run_id: str, attempt: int) -> None:
+        super().__init__(run_id, attempt)
+        self.run_id, self.attempt = run_id, attempt
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}: attempt {self.attempt} was superseded by a later one"
+
+
+class ClusterError(SeedbedError):
+    """The cluster cannot be reached, or refuses what was asked of it."""
+
+
+class QueryError(SeedbedError):
+    """A question that cannot be answered as it was put."""
+
+
+class StudyInterrupted(SeedbedError):
+    """The study was stopped before its end; the same command goes on from the last checkpoint."""

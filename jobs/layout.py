@@ -1,0 +1,86 @@
+"""Every key of the store, in one place.
+
+The number of an attempt is in the key of its claim, and the number of a launch in the name of its pack, so
+two attempts never write under one name.
+"""
+
+import re
+from dataclasses import dataclass
+
+_ATTEMPT = re.compile(r"^attempts/(?P<run_id>[^/]+)\.(?P<attempt>\d{4})\.json$")
+
+
+def study_key(study: str, revision: int) -> str:
+    """Return the key of a study as it was submitted the `revision`-th time with a change."""
+    return f"studies/{study}.{revision:04d}.json"
+
+
+def task_key(code: str) -> str:
+    """Return the key of the source of a user's own task with this `sha256:…` code."""
+    return f"tasks/{code.removeprefix('sha256:')}.py"
+
+
+def attempt_key(run_id: str, attempt: int) -> str:
+    """Return the key of the claim of an attempt: whoever puts it has the run."""
+    return f"attempts/{run_id}.{attempt:04d}.json"
+
+
+def parse_attempt_key(key: str) -> tuple[str, int] | None:
+    """Return the run and the number of an attempt's key, or None for any other key."""
+    found = _ATTEMPT.match(key)
+    return (found["run_id"], int(found["attempt"])) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class PackKeys:
+    """The keys of one launched pack."""
+
+    pack_id: str
+
+    @property
+    def folder(self) -> str:
+        """Return the prefix of everything the pack writes."""
+        return f"packs/{self.pack_id}/"
+
+    @property
+    def request(self) -> str:
+        """Return the key of what the head asked for."""
+        return f"{self.folder}request.json"
+
+    @property
+    def claim(self) -> str:
+        """Return the key that the process which carries the pack out puts first."""
+        return f"{self.folder}claim.json"
+
+    @property
+    def outcome(self) -> str:
+        """Return the key of how the pack ended, run by run."""
+        return f"{self.folder}outcome.json"
+
+    @property
+    def log(self) -> str:
+        """Return the key of the pack's log."""
+        return f"{self.folder}log.txt"
+
+    @property
+    def shards(self) -> str:
+        """Return the prefix of the pack's shards of metric rows."""
+        return f"{self.folder}shards/"
+
+    @property
+    def checkpoints(self) -> str:
+        """Return the prefix of the pack's checkpoints."""
+        return f"{self.folder}checkpoints/"
+
+    def shard(self, number: int) -> str:
+        """Return the key of the pack's shard `number`."""
+        return f"{self.shards}{number:06d}.parquet"
+
+    def checkpoint(self, step: int) -> str:
+        """Return the key of the pack's checkpoint at `step`."""
+        return f"{self.checkpoints}{step:012d}.safetensors"
+
+
+def table_folder(study: str, version: int) -> str:
+    """Return the prefix of one version of a study's tables."""
+    return f"tables/{study}.{version:06d}/"

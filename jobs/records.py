@@ -1,0 +1,92 @@
+"""The Arrow schema of every table, and the statuses of a run.
+
+Workers write METRICS rows into shards; the collector writes all tables. Column names and types are a
+contract with everything that reads a store without Seedbed (DuckDB, Polars, pandas, Spark).
+"""
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Status(StrEnum):
+    """Where a run stands; the last three are terminal, and all of them are rows of the `runs` table."""
+
+    WAITING = "waiting"  # declared, no attempt yet
+    RUNNING = "running"  # an attempt is at work, or was cut off and will be taken up again
+    FINISHED = "finished"  # trained to its last step
+    DIVERGED = "diverged"  # its loss stopped being finite: an outcome, never retried
+    FAILED = "failed"  # its attempts are used up, or its task raised: no outcome is known
+
+    @property
+    def is_terminal(self) -> bool:
+        """Return whether nothing more will be done for a run in this status."""
+        return self in (Status.FINISHED, Status.DIVERGED, Status.FAILED)
+
+
+METRICS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("correct", pa.int64()),  # k of an accuracy-like metric, else null
+        pa.field("total", pa.int64()),  # m of an accuracy-like metric, else null
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        pa.field("study", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("condition_id", pa.string(), nullable=False),
+        pa.field("condition", pa.string(), nullable=False),  # the factors, readable: "model.width=8"
+        pa.field("factors", pa.string(), nullable=False),  # the factors as JSON, keys sorted
+        pa.field("seed_init", pa.int64(), nullable=False),
+        pa.field("seed_data", pa.int64(), nullable=False),
+        pa.field("seed_dropout", pa.int64(), nullable=False),
+        pa.field("seed_evaluation", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # why it failed or diverged; else empty
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("last_step", pa.int64(), nullable=False),  # the last step with a row; -1 without any
+        pa.field("planned_steps", pa.int64(), nullable=False),
+    ]
+)
+
+ATTEMPTS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("pack_id", pa.string(), nullable=False),
+        pa.field("first_step", pa.int64(), nullable=False),  # the step it resumed from; 0 for a fresh start
+        pa.field("resumed_pack", pa.string(), nullable=False),  # whose checkpoint it resumed from; else empty
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+CHECKPOINTS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # milestone or rolling
+        pa.field("key", pa.string(), nullable=False),  # of the pack's file in the store
+        pa.field("slot", pa.int32(), nullable=False),  # the run's index along the leading axis
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+AUDIT = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),  # empty where a whole file is meant
+        pa.field("step", pa.int64(), nullable=False),  # -1 where no step is meant
+        pa.field("finding", pa.string(), nullable=False),  # disagreement, corrupt, …
+        pa.field("key", pa.string(), nullable=False),  # the file in the store
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+
+TABLES = {"runs": RUNS, "metrics": METRICS, "attempts": ATTEMPTS, "checkpoints": CHECKPOINTS, "audit": AUDIT}

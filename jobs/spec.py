@@ -1,0 +1,110 @@
+"""What one run is, as frozen, strict models: task, model, optimiser, training, schedules, seeds.
+
+Everything here decides the weights or the rows of a run, so everything here is part of its identity.
+What does not (placement, retries, the success rule) belongs to the study (`study.py`).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from jobs.schedule import Schedule
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """The manners of every model of a spec: frozen, strict, no unknown key."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class TaskSpec(Spec):
+    """Which task, with which parameters; `code` pins what the name meant.
+
+    code  `version:N` of a built-in task, or `sha256:…` of the source of a user's own
+    """
+
+    name: str
+    code: str
+    parameters: dict[str, Any]
+
+
+class GptSpec(Spec):
+    """A decoder-only transformer, pre-norm (Radford et al. 2019; the options as in Llama and GPT-NeoX).
+
+    Weight matrices start from N(0, 1/fan_in), embeddings from N(0, embedding_std²), gains at 1, biases at 0.
+    """
+
+    family: Literal["gpt"]
+    layers: Count
+    width: Count
+    heads: Count
+    feedforward_multiple: Count = 4
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    activation: Literal["gelu", "swiglu"] = "gelu"
+    positions: Literal["learned", "rotary"] = "learned"
+    tied_head: bool = True
+    embedding_std: Positive = 0.3
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "GptSpec":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.positions == "rotary" and (self.width // self.heads) % 2:
+            raise ValueError(f"rotary positions need an even width per head, not {self.width // self.heads}")
+        return self
+
+
+class MlpSpec(Spec):
+    """A multilayer perceptron on the one-hot tokens of a sequence; answers at the last position only."""
+
+    family: Literal["mlp"]
+    layers: Count = 1
+    width: Count
+    activation: Literal["relu", "gelu", "tanh"] = "relu"
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+ModelSpec = Annotated[GptSpec | MlpSpec, Field(discriminator="family")]
+
+
+class OptimizerSpec(Spec):
+    """AdamW (Loshchilov & Hutter 2019) with warm-up and decay; the gradient's norm is clipped per run.
+
+    Matrices and embeddings decay, gains and biases do not. `final_fraction` is the end of the decay as a
+    fraction of the peak; without a `grad_clip_norm` (null) nothing is clipped.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: Positive
+    weight_decay: NonNegative = 0.01
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    epsilon: Positive = 1e-8
+    grad_clip_norm: Positive | None = 1.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    final_fraction: Fraction = 0.1
+
+
+class TrainingSpec(Spec):
+    """How long, and how many sequences a step."""
+
+    steps: Annotated[int, Field(ge=0)]
+    batch_size: Count
+
+
+class Condition(Spec):
+    """One point of the grid: everything that decides a run except its seeds."""
+
+    task: TaskSpec
+    model: ModelSpec
+    optimizer: OptimizerSpec
+    training: TrainingSpec
+    probes: Schedule
+    milestones: Schedule

@@ -1,0 +1,211 @@
+"""The study file: one question as a grid of conditions × a design of seeds.
+
+    study: parity
+    task: {name: parity, bits: 12, subset: 3}
+    model: {family: gpt, layers: 1, width: 8, heads: 2}
+    optimizer: {learning_rate: 3e-3}
+    training: {steps: 1500, batch_size: 64}
+    grid: {model.width: [4, 8, 16, 32]}
+    seeds: {design: paired, count: 24}
+    success: {metric: heldout.accuracy, threshold: 0.9}
+
+`Study` is the file's own settings; `conditions` are the points of its grid, resolved and checked; `runs`
+are conditions × seeds, each with its content id. Reading and checking a file is `study_file.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from jobs.identity import canonical_json, run_id, run_spec
+from jobs.schedule import Every, Schedule
+from jobs.seeds import Seeds
+from jobs.spec import Condition, Count, Spec
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
+FACTOR_ROOTS = ("task", "model", "optimizer", "training")
+
+
+class SuccessRule(Spec):
+    """When a run counts as a success, declared before any result is seen.
+
+    The score of a run is `metric` at its last step; a score ≥ threshold is a success. The onset is the first
+    step from which the metric stays ≥ threshold for `sustained` probes in a row.
+    """
+
+    metric: str = "heldout.accuracy"
+    threshold: float = 0.9
+    sustained: Count = 3
+
+
+class CheckpointRule(Spec):
+    """Milestones are kept for ever; a rolling checkpoint is kept only until two newer ones are durable."""
+
+    milestones: Schedule = ()
+    rolling: Every = Every(every=500)
+
+
+class ExecutionRule(Spec):
+    """How the runs are carried out; nothing here changes a number, so nothing here is part of an id.
+
+    pack_width  runs trained together in one process, or `calibrated`: measured on the device
+    retries     further attempts that a run gets after a crash
+    """
+
+    pack_width: Count | Literal["calibrated"] = "calibrated"
+    retries: Annotated[int, Field(ge=0)] = 3
+
+
+class Paired(Spec):
+    """One index drives every seed of a run: init, data and dropout all equal it."""
+
+    design: Literal["paired"]
+    count: Count
+    first: SeedNumber = 0
+    evaluation: SeedNumber = 0
+
+    def seeds(self) -> Iterator[Seeds]:
+        """Yield the seeds of each run of a condition."""
+        for index in range(self.first, self.first + self.count):
+            yield Seeds(init=index, data=index, dropout=index, evaluation=self.evaluation)
+
+
+class Crossed(Spec):
+    """Every init seed with every data seed: what variance components need. Dropout follows the data seed."""
+
+    design: Literal["crossed"]
+    init: Count
+    data: Count
+    first: SeedNumber = 0
+    evaluation: SeedNumber = 0
+
+    def seeds(self) -> Iterator[Seeds]:
+        """Yield the seeds of each run of a condition, init-major."""
+        indices = range(self.first, self.first + self.init), range(self.first, self.first + self.data)
+        for init, data in product(*indices):
+            yield Seeds(init=init, data=data, dropout=data, evaluation=self.evaluation)
+
+
+class InitOnly(Spec):
+    """Only the initial weights vary; data order and dropout are held at seed `data`."""
+
+    design: Literal["init_only"]
+    count: Count
+    first: SeedNumber = 0
+    data: SeedNumber = 0
+    evaluation: SeedNumber = 0
+
+    def seeds(self) -> Iterator[Seeds]:
+        """Yield the seeds of each run of a condition."""
+        for index in range(self.first, self.first + self.count):
+            yield Seeds(init=index, data=self.data, dropout=self.data, evaluation=self.evaluation)
+
+
+class DataOnly(Spec):
+    """Only data order and dropout vary; the initial weights are held at seed `init`."""
+
+    design: Literal["data_only"]
+    count: Count
+    first: SeedNumber = 0
+    init: SeedNumber = 0
+    evaluation: SeedNumber = 0
+
+    def seeds(self) -> Iterator[Seeds]:
+        """Yield the seeds of each run of a condition."""
+        for index in range(self.first, self.first + self.count):
+            yield Seeds(init=self.init, data=index, dropout=index, evaluation=self.evaluation)
+
+
+SeedDesign = Annotated[Paired | Crossed | InitOnly | DataOnly, Field(discriminator="design")]
+GridBlock = dict[str, list[Any]]
+
+
+class StudySettings(Spec):
+    """The keys of a study file, the parts of a condition still as written (`study_file.py` resolves them)."""
+
+    study: Name
+    question: str = ""
+    paper: str = ""
+    task: dict[str, Any]
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    training: dict[str, Any]
+    probes: Schedule = Every(every=50)
+    checkpoints: CheckpointRule = CheckpointRule()
+    success: SuccessRule = SuccessRule()
+    scale: str = ""
+    grid: GridBlock | list[GridBlock] = Field(default_factory=dict)
+    seeds: SeedDesign
+    execution: ExecutionRule = ExecutionRule()
+
+
+@dataclass(frozen=True, slots=True)
+class GridPoint:
+    """One condition of a study: its id, its factors with their values, and the resolved spec."""
+
+    id: str
+    factors: tuple[tuple[str, Any], ...]
+    condition: Condition
+    spec: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return the factors as text, such as `model.width=8`; `all` where the grid is empty."""
+        pairs = (f"{name}={canonical_json(value).decode()}" for name, value in self.factors)
+        return ", ".join(pairs).replace('"', "") or "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The unit of replication: a condition plus seeds."""
+
+    id: str
+    point: GridPoint
+    seeds: Seeds
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Return the resolved spec, of which `id` is the hash."""
+        return run_spec(self.point.spec, self.seeds)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study: its settings, its file's text, its conditions, and from them its runs.
+
+    task_sources  the digest of each user's task file → its text (empty where all tasks are built in)
+    """
+
+    settings: StudySettings
+    text: str
+    points: tuple[GridPoint, ...]
+    task_sources: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the study."""
+        return self.settings.study
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Return every declared run, condition by condition in the order of the grid, seeds ascending."""
+        seeds = tuple(self.settings.seeds.seeds())
+        return tuple(Run(run_id(run_spec(p.spec, s)), p, s) for p in self.points for s in seeds)
+
+    @property
+    def scale(self) -> str:
+        """Return the factor on the x axis: the one named in the file, else the only one that varies in number."""
+        if self.settings.scale:
+            return self.settings.scale
+        values: dict[str, set[float]] = {}
+        for point in self.points:
+            for name, value in point.factors:
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    values.setdefault(name, set()).add(float(value))
+        varying = [name for name, seen in values.items() if len(seen) > 1]
+        return varying[0] if len(varying) == 1 else ""

@@ -1,0 +1,199 @@
+"""Reading a study file: text → checked study, or every fault in it at once.
+
+Each fault names the file, the line and the key, and offers the near miss where there is one. Nothing is
+trained, and nothing is written, before a study has passed.
+"""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobs import tasks
+from jobs.errors import Fault, StudyError, TaskError
+from jobs.faults import describe, locate, near
+from jobs.identity import condition_id, condition_spec
+from jobs.spec import Condition
+from jobs.study import FACTOR_ROOTS, GridBlock, GridPoint, Study, StudySettings
+from jobs.yaml_tree import Path as Keys
+from jobs.yaml_tree import YamlTree, parse
+
+MOST_CONDITIONS = 1_000_000
+_SHOWN_FAULTS = 50
+
+
+def read_study(path: Path) -> Study:
+    """Return the study in the file at `path`.
+
+    Raises StudyError with every fault of the file: form, unknown keys, wrong types, impossible or duplicate
+    conditions, tasks that cannot be found.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError((Fault(str(path), 0, "", f"no such file{_near_file(path)}"),)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError((Fault(str(path), 0, "", f"cannot be read: {error}"),)) from None
+    return parse_study(text, str(path), path.parent)
+
+
+def parse_study(text: str, file: str, folder: Path) -> Study:
+    """Return the study in `text`; `folder` is where the files of a user's own tasks are looked for.
+
+    Raises StudyError with every fault.
+    """
+    tree, faults = parse(text, file)
+    if not isinstance(tree.data, dict):
+        raise StudyError((Fault(file, 1, "", "a study is a mapping of keys to values"),))
+    if faults and not tree.data:
+        raise StudyError(tuple(faults))
+    return _Reader(file, folder, tree, faults).study(text)
+
+
+class _Reader:
+    """One reading of one file; collects faults as it goes."""
+
+    def __init__(self, file: str, folder: Path, tree: YamlTree, faults: list[Fault]) -> None:
+        self.file, self.folder, self.tree, self.faults = file, folder, tree, faults
+        self.task_codes: dict[str, tuple[str, str | None]] = {}
+        self.tasks_checked: dict[str, list[tuple[Keys, str]]] = {}
+
+    def study(self, text: str) -> Study:
+        settings: StudySettings | None = None
+        try:
+            settings = StudySettings.model_validate(self.tree.data)
+        except ValidationError as error:
+            self._add_all(error.errors(), StudySettings, ())
+        points = self._points()
+        if settings is not None and settings.scale and not any(settings.scale in f for f in self._factor_names()):
+            self._add(
+                ("scale",),
+                f"{settings.scale!r} is not a factor of the grid{near(settings.scale, self._factor_names())}",
+            )
+        if self.faults or settings is None:
+            raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
+        sources = {code: source for code, source in self.task_codes.values() if source is not None}
+        return Study(settings, text, tuple(points), sources)
+
+    def _blocks(self) -> list[tuple[Keys, GridBlock]]:
+        """Return the products of the grid with the path of each in the file; [] where the form is wrong."""
+        grid = self.tree.data.get("grid") or {}
+        blocks = [(("grid",), grid)] if isinstance(grid, dict) else []
+        if isinstance(grid, list):
+            blocks = [(("grid", index), block) for index, block in enumerate(grid) if isinstance(block, dict)]
+        return [(keys, block) for keys, block in blocks if all(isinstance(v, list) for v in block.values())]
+
+    def _factor_names(self) -> list[str]:
+        return [str(name) for _, block in self._blocks() for name in block]
+
+    def _points(self) -> list[GridPoint]:
+        points: dict[str, GridPoint] = {}
+        if not all(isinstance(self.tree.data.get(root), dict) for root in FACTOR_ROOTS):
+            return []
+        for keys, block in self._blocks():
+            if not self._block_is_possible(keys, block):
+                continue
+            for values in product(*block.values()):
+                factors = tuple(zip(block, values, strict=True))
+                point = self._point(keys, factors)
+                if point is not None and point.id in points:
+                    other = points[point.id].label
+                    self._add((*keys, *list(block)[-1:]), f"duplicate condition: {point.label} is the same as {other}")
+                elif point is not None:
+                    points[point.id] = point
+        return list(points.values())
+
+    def _block_is_possible(self, keys: Keys, block: GridBlock) -> bool:
+        size = 1
+        before = len(self.faults)
+        for name, values in block.items():
+            root, _, rest = str(name).partition(".")
+            if root not in FACTOR_ROOTS or not rest:
+                names = ", ".join(f"{r}.…" for r in FACTOR_ROOTS)
+                self._add((*keys, name), f"a factor is one of {names}{near(root, FACTOR_ROOTS)}")
+            if not values:
+                self._add((*keys, name), "has no values: the grid would be empty")
+            size *= max(len(values), 1)
+        if size > MOST_CONDITIONS:
+            self._add(keys, f"{size:,} conditions; the most is {MOST_CONDITIONS:,}")
+        return len(self.faults) == before
+
+    def _point(self, keys: Keys, factors: tuple[tuple[str, Any], ...]) -> GridPoint | None:
+        data = self.tree.data
+        raw: dict[str, Any] = {root: dict(data[root]) for root in FACTOR_ROOTS}
+        for name, value in factors:
+            if not _set(raw, name.split("."), value):
+                self._add((*keys, name), "leads through a value that is not a mapping")
+                return None
+        places: dict[Keys, Keys] = {tuple(name.split(".")): (*keys, name) for name, _ in factors}
+        checkpoints = data.get("checkpoints")
+        milestones = checkpoints.get("milestones", []) if isinstance(checkpoints, dict) else []
+        task = self._task(raw["task"], places)
+        candidate = {
+            "task": task or {"name": "", "code": "", "parameters": {}},
+            **{root: raw[root] for root in FACTOR_ROOTS if root != "task"},
+            "probes": data.get("probes", {"every": 50}),
+            "milestones": milestones,
+        }
+        try:
+            condition = Condition.model_validate(candidate)
+        except ValidationError as error:
+            errors = [e for e in error.errors() if e["loc"][0] not in ("probes", "milestones")]
+            self._add_all(errors, Condition, (), places)
+            return None
+        if task is None:
+            return None
+        spec = condition_spec(condition)
+        return GridPoint(condition_id(spec), factors, condition, spec)
+
+    def _task(self, raw: dict[str, Any], places: dict[Keys, Keys]) -> dict[str, Any] | None:
+        """Return the task's spec with all parameters written out, or None after adding its faults."""
+        parameters = {key: value for key, value in raw.items() if key != "name"}
+        name = raw.get("name")
+        if not isinstance(name, str):
+            self._add(("task",), "needs a name: a built-in task, or path.py:Class")
+            return None
+        try:
+            kind = tasks.find(name, self.folder)
+            task = kind.model_validate(parameters)
+        except TaskError as error:
+            self._add(places.get(("task", "name"), ("task", "name")), error.message)
+            return None
+        except ValidationError as error:
+            self._add_all(error.errors(), kind, ("task",), places)
+            return None
+        if name not in self.task_codes:
+            source = tasks.source(name, self.folder)
+            self.task_codes[name] = (tasks.code(name, self.folder), source and source.read_text(encoding="utf-8"))
+        return {"name": name, "code": self.task_codes[name][0], "parameters": task.model_dump(mode="json")}
+
+    def _add(self, keys: Keys, message: str) -> None:
+        self.faults.append(Fault(self.file, self.tree.line(keys), ".".join(map(str, keys)), message))
+
+    def _add_all(
+        self, errors: list[ErrorDetails], model: type[BaseModel], prefix: Keys, places: dict[Keys, Keys] | None = None
+    ) -> None:
+        for error in errors:
+            where, allowed = locate(model, error["loc"])
+            keys = (*prefix, *where)
+            message = describe(error, str(keys[-1]) if keys else "", allowed)
+            at = (places or {}).get(keys, keys)
+            self._add(at, message)
+
+
+def _set(raw: dict[str, Any], names: list[str], value: Any) -> bool:
+    for name in names[:-1]:
+        inner = raw.get(name, {})
+        if not isinstance(inner, dict):
+            return False
+        raw[name] = dict(inner)
+        raw = raw[name]
+    raw[names[-1]] = value
+    return True
+
+
+def _near_file(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path(".")
+    return near(path.name, [p.name for p in sorted(folder.glob("*.yaml"))])

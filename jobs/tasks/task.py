@@ -1,0 +1,86 @@
+"""What a task is: a vocabulary, batches, held-out sets and probes; numpy only.
+
+A task is a pydantic model whose fields are its parameters, so that a study file is checked against it.
+Batch `t` is a pure function of the run's streams and `t`: resuming needs no cursor, and two runs with the
+same data seed see the same samples whatever else differs.
+
+Not here: models, losses, devices (`workers`).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from jobs.seeds import Streams
+
+IGNORE = -100  # a target that carries no loss; the number that torch's cross-entropy ignores
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences and what should follow each position.
+
+    inputs   [batch, length] token ids
+    targets  [batch, length] the token that should be predicted at each position, or IGNORE
+    """
+
+    inputs: Tokens
+    targets: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One accuracy-like measurement: `correct` of `total`, under a metric's name."""
+
+    metric: str
+    correct: int
+    total: int
+
+
+class Task(BaseModel, ABC):
+    """A task; subclass it with parameters as fields and the four methods below.
+
+    `version` is part of the identity of every run: raise it when a change alters what the task draws
+    or scores. (For a task in a user's own file the digest of the source stands in its place.)
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    version: ClassVar[int] = 1
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """Return the tokens, in the order of their ids."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Return the longest sequence that a model must read, in tokens."""
+
+    @abstractmethod
+    def batch(self, streams: Streams, step: int, size: int) -> Batch:
+        """Return training batch number `step`: `size` sequences, drawn from `streams.data(step)` alone."""
+
+    @abstractmethod
+    def held_out(self, streams: Streams) -> dict[str, Batch]:
+        """Return the fixed evaluation sets by name, drawn from `streams.evaluation(name)`."""
+
+    def score(self, name: str, batch: Batch, predicted: Tokens) -> list[Score]:
+        """Return what the predictions got right on the set `name`; exact match and single tokens by default.
+
+        predicted: [batch, length] the likeliest token at each position, given the true ones before it. For a
+        deterministic answer a sequence is right here exactly when greedy decoding would produce it.
+        """
+        asked = batch.targets != IGNORE
+        right = (predicted == batch.targets) | ~asked
+        return [
+            Score(f"{name}.accuracy", int(right.all(axis=1).sum()), len(right)),
+            Score(f"{name}.token_accuracy", int((right & asked).sum()), int(asked.sum())),
+        ]

@@ -1,0 +1,144 @@
+"""Probes: what a pack's runs get right on their held-out sets, as rows of `metrics`.
+
+Each held-out set gives the task's own counts (k correct of m) and `<set>.loss`, the mean cross-entropy over
+its targets in nats. `train.loss` and `train.grad_norm` are means over the steps since the last probe.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jobs.records import Status
+from jobs.seeds import Streams
+from jobs.tasks.task import IGNORE, Batch, Task
+from workers.batches import check_batch
+from workers.crew import Crew, Member
+from workers.engines import Engine
+from workers.shards import ShardWriter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums of what every training step reports, between two probes; part of a checkpoint."""
+
+    loss: NDArray[np.float64]
+    grad_norm: NDArray[np.float64]
+    steps: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, runs: int) -> "Tally":
+        """Return a tally of nothing for `runs` runs."""
+        return cls(np.zeros(runs), np.zeros(runs), np.zeros(runs, np.int64))
+
+    def add(self, engine: Engine) -> None:
+        """Add what the engine's last step reported, run by run."""
+        self.loss += engine.losses
+        self.grad_norm += engine.grad_norms
+        self.steps += 1
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the sums as tensors with a leading run axis."""
+        return {
+            "tally.loss": torch.from_numpy(self.loss.copy()),
+            "tally.grad_norm": torch.from_numpy(self.grad_norm.copy()),
+            "tally.steps": torch.from_numpy(self.steps.copy()),
+        }
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from the sums in `state`."""
+        self.loss[:] = state["tally.loss"].numpy()
+        self.grad_norm[:] = state["tally.grad_norm"].numpy()
+        self.steps[:] = state["tally.steps"].numpy()
+
+    def clear(self) -> None:
+        """Begin again from zero."""
+        for sums in (self.loss, self.grad_norm, self.steps):
+            sums[:] = 0
+
+
+@dataclass(slots=True)
+class Probes:
+    """Measures every run of a pack that is alive and adds the rows to its shards."""
+
+    task: Task
+    streams: Sequence[Streams]
+    crew: Crew
+    shards: ShardWriter
+    _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
+
+    def measure(self, step: int, engine: Engine, tally: Tally) -> None:
+        """Add the rows of every alive run at `step`, and begin a new tally."""
+        for member in self.crew.alive:
+            count = int(tally.steps[member.slot])
+            if count:
+                self._add(member, step, "train.loss", float(tally.loss[member.slot]) / count)
+                self._add(member, step, "train.grad_norm", float(tally.grad_norm[member.slot]) / count)
+        tally.clear()
+        for name in self._names(step):
+            self._measure_set(name, step, engine)
+
+    def _names(self, step: int) -> list[str]:
+        for member in self.crew.alive:
+            if member.slot not in self._sets:
+                try:
+                    sets = self.task.held_out(self.streams[member.slot])
+                    for batch in sets.values():
+                        check_batch(self.task, batch)
+                    self._sets[member.slot] = sets
+                except Exception as error:  # the border to a user's code
+                    self._fail(member, step, error)
+        return sorted({name for member in self.crew.alive for name in self._sets[member.slot]})
+
+    def _measure_set(self, name: str, step: int, engine: Engine) -> None:
+        alive = [member for member in self.crew.alive if name in self._sets[member.slot]]
+        if not alive:
+            return
+        # Every slot computes, alive or not: the shapes, and with them the bits, do not depend on who is left.
+        slots = [member.slot for member in alive]
+        sets = [self._sets[slot if slot in slots else slots[0]][name] for slot in range(len(self.streams))]
+        inputs, targets = np.stack([s.inputs for s in sets]), np.stack([s.targets for s in sets])
+        predicted, losses = engine.evaluate(inputs, targets)
+        for member in alive:
+            self._add_set(member, step, name, sets[member.slot], predicted[member.slot], losses[member.slot])
+
+    def _add_set(
+        self,
+        member: Member,
+        step: int,
+        name: str,
+        batch: Batch,
+        predicted: NDArray[np.int64],
+        losses: NDArray[np.float32],
+    ) -> None:
+        try:
+            scores = self.task.score(name, batch, predicted)
+        except Exception as error:  # the border to a user's code
+            self._fail(member, step, error)
+            return
+        for score in scores:
+            if score.total:
+                self._add(member, step, score.metric, score.correct / score.total, score.correct, score.total)
+        asked = int((batch.targets != IGNORE).sum())
+        if asked:
+            self._add(member, step, f"{name}.loss", float(losses.sum(dtype=np.float64)) / asked)
+
+    def _fail(self, member: Member, step: int, error: Exception) -> None:
+        log.error("run %s, step %d: the task failed", member.run_id, step, exc_info=error)
+        self.crew.leave(member, Status.FAILED, step, f"task: {type(error).__name__}: {error}")
+
+    def _add(
+        self,
+        member: Member,
+        step: int,
+        metric: str,
+        value: float,
+        correct: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        self.shards.add(member.run_id, member.attempt.attempt, step, metric, value, correct, total)
