@@ -105,7 +105,7 @@ class LocalStore:
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys that begin with `prefix`, sorted; staged files are not there."""
-        folder, _, start = prefix.rpartition("/")
+        folder = prefix.rpartition("/")[0]
         top = self._path(folder) if folder else self.root
         names = (key for key in self._walk(top, folder) if key.startswith(prefix)) if top.is_dir() else iter(())
         return sorted(key for key in names if not key.startswith(_STAGING + "/"))

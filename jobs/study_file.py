@@ -179,8 +179,13 @@ class _Reader:
             where, allowed = locate(model, error["loc"])
             keys = (*prefix, *where)
             message = describe(error, str(keys[-1]) if keys else "", allowed)
-            at = (places or {}).get(keys, keys)
-            self._add(at, message)
+            self._add(_place(keys, places or {}), message)
+
+
+def _place(keys: Keys, places: dict[Keys, Keys]) -> Keys:
+    """Return where in the file a key of a condition was given its value: in the grid, if there."""
+    below = [place for factor, place in places.items() if factor[: len(keys)] == keys]
+    return below[-1] if below else keys
 
 
 def _set(raw: dict[str, Any], names: list[str], value: Any) -> bool:
@@ -195,5 +200,5 @@ def _set(raw: dict[str, Any], names: list[str], value: Any) -> bool:
 
 
 def _near_file(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path(".")
+    folder = path.parent if path.parent.is_dir() else Path()
     return near(path.name, [p.name for p in sorted(folder.glob("*.yaml"))])

@@ -56,7 +56,10 @@ class YamlTree:
 
 def parse(text: str, file: str) -> tuple[YamlTree, list[Fault]]:
     """Return the data of `text` with its lines, and what is wrong with its form."""
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:
+        return YamlTree({}, {}), [Fault(file, 0, "", f"not YAML: {error}")]
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
             return YamlTree({}, {}), [Fault(file, 0, "", "aliases (*name) are not allowed; write the value out")]

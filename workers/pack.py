@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from workers.determinism import fingerprint, make_deterministic
+from workers.engines.packed import PackedEngine
 
 from jobs import tasks
 from jobs.claims import FRESH, Attempt, attempts_of, claim
@@ -30,8 +32,6 @@ from jobs.tasks.task import Task
 from workers.batches import Batches
 from workers.checkpoint import Saved, checkpoints_of, load
 from workers.crew import Crew, Member
-from workers.determinism import fingerprint, make_deterministic
-from workers.engines.packed import PackedEngine
 from workers.probes import Probes, Tally
 from workers.shards import ShardWriter
 from workers.train import Plan, Saver, train

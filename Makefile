@@ -1,0 +1,46 @@
+# `make demo` and `make test` are all the set-up there is; the second run of either installs nothing.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format bench clean
+
+help:  ## list what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+# torch stands in the same command with an exact version: a range would draw the CUDA build, several GB.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Seedbed needs Python 3.11 or newer; set PYTHON=…")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt "torch==2.13.0" -e ".[dev]"
+	@touch $(STAMP)
+
+setup: $(STAMP)  ## make the virtual environment .venv
+
+demo: setup  ## train the demo study on this machine and show what it found
+	$(BIN)/seedbed run jobs/studies/demo.yaml --store demo-store
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: setup  ## run all tests, the slow ones too
+	$(BIN)/python -m pytest -n 2
+
+check: setup  ## lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put the code into the house's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## measure side by side with peers (needs the extra `benchmarks` for JAX)
+	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.orchestration
+
+clean:  ## remove the virtual environment and the demo's store
+	rm -rf .venv demo-store demo-store.report

@@ -1,0 +1,1 @@
+"""Studies that are ready to run: `seedbed run demo`."""

@@ -1,0 +1,1 @@
+"""The head: where and when runs train, and what they showed."""
