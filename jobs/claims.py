@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.errors import AlreadyExists
 from jobs.identity import canonical_json
-from jobs.layout import attempt_key, parse_attempt_key
+from jobs.layout import attempt_key
 from jobs.spec import Spec
 from jobs.store import Store, get_record, put_record
 
@@ -57,8 +57,11 @@ def get_attempt(store: Store, run_id: str, number: int) -> Attempt:
 
 def attempts_of(store: Store, run_id: str) -> list[Attempt]:
     """Return the attempts of one run, oldest first."""
-    numbers = [parse_attempt_key(key) for key in store.keys(f"attempts/{run_id}.")]
-    return [get_attempt(store, run_id, found[1]) for found in numbers if found and found[0] == run_id]
+    # Numbers are claimed one after another, so asking for the next is enough: listing would walk all runs.
+    found: list[Attempt] = []
+    while store.exists(attempt_key(run_id, len(found) + 1)):
+        found.append(get_attempt(store, run_id, len(found) + 1))
+    return found
 
 
 def counts(step: int, attempt: int, attempts: Iterable[Attempt]) -> bool:

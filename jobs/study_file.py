@@ -80,7 +80,7 @@ class _Reader:
     def _blocks(self) -> list[tuple[Keys, GridBlock]]:
         """Return the products of the grid with the path of each in the file; [] where the form is wrong."""
         grid = self.tree.data.get("grid") or {}
-        blocks = [(("grid",), grid)] if isinstance(grid, dict) else []
+        blocks: list[tuple[Keys, Any]] = [(("grid",), grid)] if isinstance(grid, dict) else []
         if isinstance(grid, list):
             blocks = [(("grid", index), block) for index, block in enumerate(grid) if isinstance(block, dict)]
         return [(keys, block) for keys, block in blocks if all(isinstance(v, list) for v in block.values())]
@@ -166,7 +166,8 @@ class _Reader:
             return None
         if name not in self.task_codes:
             source = tasks.source(name, self.folder)
-            self.task_codes[name] = (tasks.code(name, self.folder), source and source.read_text(encoding="utf-8"))
+            text = None if source is None else source.read_text(encoding="utf-8")
+            self.task_codes[name] = (tasks.code(name, self.folder), text)
         return {"name": name, "code": self.task_codes[name][0], "parameters": task.model_dump(mode="json")}
 
     def _add(self, keys: Keys, message: str) -> None:

@@ -76,6 +76,8 @@ def check_batch(task: Task, batch: Batch) -> None:
         )
     if not (np.issubdtype(inputs.dtype, np.integer) and np.issubdtype(targets.dtype, np.integer)):
         raise TaskError(name, "", -1, f"token ids are integers, not {inputs.dtype} and {targets.dtype}")
+    if (targets[:, : task.first_answer] != IGNORE).any():
+        raise TaskError(name, "", -1, f"a target stands before first_answer {task.first_answer}")
     if (
         inputs.min() < 0
         or inputs.max() >= size

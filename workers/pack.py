@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from workers.determinism import fingerprint, make_deterministic
-from workers.engines.packed import PackedEngine
 
 from jobs import tasks
 from jobs.claims import FRESH, Attempt, attempts_of, claim
@@ -32,6 +30,8 @@ from jobs.tasks.task import Task
 from workers.batches import Batches
 from workers.checkpoint import Saved, checkpoints_of, load
 from workers.crew import Crew, Member
+from workers.determinism import fingerprint, make_deterministic
+from workers.engines.packed import PackedEngine
 from workers.probes import Probes, Tally
 from workers.shards import ShardWriter
 from workers.train import Plan, Saver, train
@@ -76,7 +76,7 @@ def _train(
     crew = _claim_runs(store, request, before, saved)
     streams = [Streams(run.seeds.seeds()) for run in request.runs]
     condition = request.condition
-    engine = PackedEngine(condition, len(task.vocabulary), task.length, streams, request.device)
+    engine = PackedEngine(condition, len(task.vocabulary), task.length, streams, request.device, task.first_answer)
     tally = Tally.empty(len(streams))
     if state:
         tally.load(state)

@@ -76,7 +76,7 @@ def _class_in(path: Path, name: str) -> type[Task]:
         _load(path, module_name, name)
     module = sys.modules[module_name]
     wanted = name.rpartition(":")[2]
-    kinds = {key: value for key, value in vars(module).items() if _is_task(value, module_name)}
+    kinds: dict[str, type[Task]] = {key: value for key, value in vars(module).items() if _is_task(value, module_name)}
     if wanted in kinds:
         return kinds[wanted]
     if not hasattr(module, wanted):

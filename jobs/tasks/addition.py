@@ -38,6 +38,11 @@ class Addition(Task):
         """Return what a model reads: both numbers, both signs, and the sum but for its last digit."""
         return 3 * self.digits + 2
 
+    @property
+    def first_answer(self) -> int:
+        """Return the position of the `=`."""
+        return 2 * self.digits + 1
+
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return `size` fresh sums."""
         return self._draw(streams.data(step), size)

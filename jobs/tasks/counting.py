@@ -44,6 +44,11 @@ class Counting(Task):
         """Return both numbers, the arrow, and the longest span; the end is only ever predicted."""
         return 3 + self.test_span
 
+    @property
+    def first_answer(self) -> int:
+        """Return the position of the arrow."""
+        return 2
+
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return `size` spans of 1 to `train_span` numbers, filled up to `length`."""
         return self._draw(streams.data(step), size, 1, self.train_span)

@@ -48,6 +48,11 @@ class ModularAddition(Task):
         """Return both numbers and the separator."""
         return 3
 
+    @property
+    def first_answer(self) -> int:
+        """Return the position of the separator."""
+        return 2
+
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return `size` of the trained pairs."""
         trained, _ = self._split(streams)

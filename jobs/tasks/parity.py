@@ -42,6 +42,11 @@ class Parity(Task):
         """Return the bits and the separator."""
         return self.bits + 1
 
+    @property
+    def first_answer(self) -> int:
+        """Return the position of the separator."""
+        return self.bits
+
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return `size` fresh strings."""
         return self._draw(streams.data(step), size)

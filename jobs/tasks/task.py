@@ -64,6 +64,11 @@ class Task(BaseModel, ABC):
     def length(self) -> int:
         """Return the longest sequence that a model must read, in tokens."""
 
+    @property
+    def first_answer(self) -> int:
+        """Return the first position that ever has a target; models skip what only earlier ones need."""
+        return 0
+
     @abstractmethod
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return training batch number `step`: `size` sequences, drawn from `streams.data(step)` alone."""

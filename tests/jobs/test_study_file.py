@@ -75,8 +75,10 @@ def test_what_is_not_part_of_a_run_does_not_change_its_id() -> None:
 )
 def test_what_decides_a_run_changes_its_id(changed: str) -> None:
     key = changed.partition(":")[0]
-    text = re.sub(rf"\b{key}: [^,}}\n]+(\}}\])?", changed, GOOD) if key != "probes" else GOOD.replace(
-        "probes: [log2, {every: 3}]", changed
+    text = (
+        re.sub(rf"\b{key}: [^,}}\n]+(\}}\])?", changed, GOOD)
+        if key != "probes"
+        else GOOD.replace("probes: [log2, {every: 3}]", changed)
     )
     assert text != GOOD
     assert not {run.id for run in parse(text).runs} & {run.id for run in parse(GOOD).runs}
@@ -118,7 +120,8 @@ def test_seed_designs() -> None:
 def test_a_list_of_grids_is_their_union() -> None:
     text = GOOD.replace(
         "grid:\n  model.width: [8, 16]\n",
-        "grid:\n  - {model.width: [8], model.heads: [2, 4]}\n  - {model.width: [16], optimizer.learning_rate: [1e-3]}\n",
+        "grid:\n  - {model.width: [8], model.heads: [2, 4]}\n"
+        "  - {model.width: [16], optimizer.learning_rate: [1e-3]}\n",
     )
     labels = [point.label for point in parse(text).points]
     assert labels == [

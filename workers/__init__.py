@@ -1,0 +1,1 @@
+"""How one pack trains; knows nothing of other packs and of no cluster."""

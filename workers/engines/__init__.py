@@ -1,0 +1,38 @@
+"""Engines: how a pack's training step is carried out; one Protocol, one file each."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+
+class Engine(Protocol):
+    """Models and optimiser of all runs of a pack, along a leading run axis.
+
+    losses       float64 [run]: mean cross-entropy of the last step's batch, in nats per target
+    grad_norms   float64 [run]: norm of the last step's gradient, before clipping
+    diverged_at  int64 [run]: the update at which loss or gradient stopped being finite, or -1
+    """
+
+    losses: NDArray[np.float64]
+    grad_norms: NDArray[np.float64]
+    diverged_at: Integers
+
+    def train_step(self, step: int, inputs: Integers, targets: Integers) -> None:
+        """Make update number `step` (from 0) with inputs and targets [run, batch, length]."""
+
+    def evaluate(self, inputs: Integers, targets: Integers) -> tuple[Integers, NDArray[np.float32]]:
+        """Return the likeliest token and the loss at each position, [run, items, length] each.
+
+        The loss is 0 where the target is IGNORE; before the task's first answer both are 0.
+        """
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return everything that the next step depends on beside the spec, each tensor [run, …]."""
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from `state`, whose rows may come from other packs."""

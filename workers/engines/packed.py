@@ -1,0 +1,170 @@
+"""Many runs as one model with a leading run axis, on one device.
+
+On a CPU a run's bits do not depend on the pack: products are batched over runs, every sum stays inside a run and
+in a fixed order, and parts are padded so that no value meets other code in another slot.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.seeds import Streams
+from jobs.spec import Condition, GptSpec
+from jobs.tasks.task import IGNORE
+from workers.engines import Integers
+from workers.models.family import Family
+from workers.models.gpt import Gpt
+from workers.models.mlp import Mlp
+from workers.optimizer import CHUNK, AdamW
+
+_EVALUATED_AT_ONCE = 256  # items of each run; fixed, so that it cannot change a bit
+
+
+def family_of(condition: Condition, vocabulary_size: int, length: int, first_answer: int) -> Family:
+    """Return the seed-batched model of a condition."""
+    if isinstance(condition.model, GptSpec):
+        return Gpt(condition.model, vocabulary_size, length, first_answer)
+    return Mlp(condition.model, vocabulary_size, length)
+
+
+class PackedEngine:
+    """The engine of seed-batched models; see `Engine` for its fields and methods."""
+
+    def __init__(
+        self,
+        condition: Condition,
+        vocabulary_size: int,
+        length: int,
+        streams: Sequence[Streams],
+        device: str = "cpu",
+        first_answer: int = 0,
+    ) -> None:
+        self.family = family_of(condition, vocabulary_size, length, first_answer)
+        self.streams, self.device = tuple(streams), torch.device(device)
+        self.dropout = condition.model.dropout
+        runs = len(self.streams)
+        self.losses, self.grad_norms = np.zeros(runs), np.zeros(runs)
+        self.diverged_at = np.full(runs, -1, np.int64)
+        parameters = sorted(self.family.parameters, key=lambda p: not p.decays)
+        self._places, end = {}, 0
+        for parameter in parameters:
+            self._places[parameter.name] = (end, end + parameter.size, parameter.shape)
+            end += parameter.size
+        weights = torch.zeros(runs, -(-end // CHUNK) * CHUNK, device=self.device)
+        decayed = sum(parameter.size for parameter in parameters if parameter.decays)
+        self.optimizer = AdamW(condition.optimizer, condition.training.steps, weights, decayed)
+        self.values = self._views(weights)
+        for parameter in parameters:
+            drawn = np.stack([parameter.draw(stream) for stream in self.streams])
+            self.values[parameter.name].copy_(torch.from_numpy(drawn))
+        for value in self.values.values():
+            value.requires_grad_()
+        self._gradients = list(self._views(self.optimizer.gradients).values())
+
+    def _views(self, flat: Tensor) -> dict[str, Tensor]:
+        return {name: flat[:, a:b].unflatten(1, shape) for name, (a, b, shape) in self._places.items()}
+
+    def train_step(self, step: int, inputs: Integers, targets: Integers) -> None:
+        """Make update number `step` with inputs and targets [run, batch, length]."""
+        optimizer = self.optimizer
+        logits = self.family.logits(self.values, self._tensor(inputs), self._drop_at(step))
+        asked = self._tensor(targets)[:, :, self.family.first_answer :]
+        with torch.no_grad():
+            log_p = F.log_softmax(logits, dim=-1)
+            losses, weight = _mean_losses(log_p, asked)
+            slope = log_p.exp_()
+            known = asked.clamp(min=0)[..., None]
+            slope.scatter_add_(-1, known, slope.new_full((), -1.0).expand(known.shape))
+            slope.mul_(weight[..., None])
+        for kept, gradient in zip(
+            self._gradients, torch.autograd.grad(logits, list(self.values.values()), slope), strict=True
+        ):
+            kept.copy_(gradient)
+        norms = optimizer.norms()
+        self.losses, self.grad_norms = losses.double().cpu().numpy(), norms.double().cpu().numpy()
+        self._note_divergence(step)
+        optimizer.clip(norms)
+        self._update(step)
+
+    def _note_divergence(self, step: int) -> None:
+        lost = ~(np.isfinite(self.losses) & np.isfinite(self.grad_norms)) & (self.diverged_at < 0)
+        self.diverged_at[lost] = step
+
+    def _update(self, step: int) -> None:
+        optimizer = self.optimizer
+        dead = np.flatnonzero(self.diverged_at >= 0)
+        buffers = (optimizer.weights, optimizer.first, optimizer.second)
+        kept = [buffer[dead] for buffer in buffers] if len(dead) else []
+        with torch.no_grad():
+            optimizer.update(step)
+            for buffer, part in zip(buffers, kept, strict=False):
+                buffer[dead] = part
+
+    @torch.no_grad()
+    def evaluate(self, inputs: Integers, targets: Integers) -> tuple[Integers, NDArray[np.float32]]:
+        """Return the likeliest token and the loss at each position, [run, items, length] each."""
+        predicted, losses = np.zeros(inputs.shape, np.int64), np.zeros(inputs.shape, np.float32)
+        first = self.family.first_answer
+        for start in range(0, inputs.shape[1], _EVALUATED_AT_ONCE):
+            some = slice(start, start + _EVALUATED_AT_ONCE)
+            log_p = F.log_softmax(self.family.logits(self.values, self._tensor(inputs[:, some]), _keep), dim=-1)
+            asked = self._tensor(targets[:, some, first:])
+            nll = -log_p.gather(-1, asked.clamp(min=0)[..., None])[..., 0]
+            predicted[:, some, first:] = log_p.argmax(-1).cpu().numpy()
+            losses[:, some, first:] = nll.masked_fill_(asked == IGNORE, 0.0).cpu().numpy()
+        return predicted, losses
+
+    def state(self) -> dict[str, Tensor]:
+        """Return weights and both moments by parameter, each [run, …]."""
+        optimizer = self.optimizer
+        kinds = {"model": optimizer.weights, "adamw.first": optimizer.first, "adamw.second": optimizer.second}
+        return {
+            f"{kind}.{name}": view.detach() for kind, flat in kinds.items() for name, view in self._views(flat).items()
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+    def _tensor(self, array: Integers) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _drop_at(self, step: int) -> "_Dropout | _Keep":
+        return _Dropout(self.dropout, self.streams, step) if self.dropout else _keep
+
+
+class _Keep:
+    """Drops nothing."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return values
+
+
+_keep = _Keep()
+
+
+class _Dropout:
+    """The dropout masks of one step: drawn run by run, site after site, from the run's own stream."""
+
+    def __init__(self, rate: float, streams: Sequence[Streams], step: int) -> None:
+        self.rate, self.generators = rate, [stream.dropout(step) for stream in streams]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        shape = values.shape[1:]
+        kept = np.stack([generator.random(shape, np.float32) >= self.rate for generator in self.generators])
+        return values * torch.from_numpy(kept).to(values.device) / (1 - self.rate)
+
+
+def _mean_losses(log_p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each run's mean loss over its targets [run], and each position's weight in it [run, batch, answers]."""
+    counted = targets != IGNORE
+    weight = counted.float()
+    weight /= weight.sum(2).sum(1).clamp_(min=1)[:, None, None]
+    nll = -log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return (nll.masked_fill_(~counted, 0.0) * weight).sum(2).sum(1), weight

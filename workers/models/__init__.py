@@ -1,0 +1,1 @@
+"""Seed-batched model families, and the plain modules that are their oracle."""

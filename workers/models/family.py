@@ -1,0 +1,108 @@
+"""What a seed-batched family is: a list of parameters, and a forward pass over a leading run axis.
+
+Weight matrices are [in, out]. A gain that follows a normalisation multiplies the rows of the next matrix, which
+is the same mathematics and saves a pass over the activations.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jobs.seeds import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of one run: its name, shape and initial values.
+
+    std    of the normal distribution it is drawn from; 0: every value is `fill`
+    decays whether weight decay applies (matrices and embeddings: yes, gains and biases: no)
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    std: float = 0.0
+    fill: float = 0.0
+    decays: bool = True
+
+    @property
+    def size(self) -> int:
+        """Return the number of values."""
+        return int(np.prod(self.shape))
+
+    def draw(self, streams: Streams) -> NDArray[np.float32]:
+        """Return the initial values of the run with these streams."""
+        if not self.std:
+            return np.full(self.shape, self.fill, np.float32)
+        return streams.init(self.name).standard_normal(self.shape, dtype=np.float32) * np.float32(self.std)
+
+
+class Masks(Protocol):
+    """Where a forward pass asks for its dropout masks, site by site."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return `values` [run, …] with some dropped and the others scaled up; unchanged in evaluation."""
+
+
+class Family(Protocol):
+    """A seed-batched model of fixed shape."""
+
+    parameters: Sequence[Parameter]
+    first_answer: int
+
+    def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:
+        """Return the logits at positions from `first_answer` on.
+
+        values: name → [run, …]; tokens: int64 [run, batch, length]; returns [run, batch, answers, vocabulary].
+        """
+
+
+class Affine(torch.autograd.Function):
+    """x·w + b with a leading run axis; the bias's gradient is a matrix product.
+
+    A plain sum over rows would add in an order that depends on the pack's width and on threads.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        """Return [run, rows, out] for x [run, rows, in], w [run, in, out], b [run, out]."""
+        ctx.save_for_backward(x, w)
+        return torch.baddbmm(b[:, None, :], x, w)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Return the gradients of x, w and b."""
+        x, w = ctx.saved_tensors  # type: ignore[attr-defined]
+        g = gradients[0]
+        dx = torch.bmm(g, w.transpose(1, 2)) if ctx.needs_input_grad[0] else None  # type: ignore[attr-defined]
+        ones = g.new_ones(1, 1, g.shape[1]).expand(g.shape[0], 1, -1)
+        return dx, torch.bmm(x.transpose(1, 2), g), torch.bmm(ones, g)[:, 0]
+
+
+def padded_rows(x: Tensor, multiple: int = 1024) -> Tensor:
+    """Return x [run, rows, width] with rows of zeros added until each run's part is a multiple of `multiple` values.
+
+    The vector and the scalar code of exp, erf and tanh round differently, and which of them sees a value depends on
+    where in memory it lies. With such parts every value meets the vector code, in any slot, with 1, 2, 4, … threads.
+    """
+    width = x.shape[2]
+    step = multiple // int(np.gcd(multiple, width))
+    missing = -x.shape[1] % step
+    return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
+
+
+def activate(name: str, x: Tensor) -> Tensor:
+    """Return the activation of x [run, rows, width]; `swiglu` takes its gate from the first half of the width."""
+    rows = x.shape[1]
+    if name == "swiglu":
+        gate, value = x.chunk(2, dim=2)
+        return torch.nn.functional.silu(padded_rows(gate.contiguous()))[:, :rows] * value
+    if name == "relu":
+        return torch.relu(x)
+    function = {"gelu": torch.nn.functional.gelu, "tanh": torch.tanh}[name]
+    return function(padded_rows(x))[:, :rows]

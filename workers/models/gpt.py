@@ -1,0 +1,152 @@
+"""A seed-batched decoder-only transformer: every parameter has a leading run axis.
+
+Pre-norm blocks without biases; the options of `GptSpec`. Only positions from `first_answer` on are asked for,
+so the last block computes queries, feed-forward and logits there alone: the same mathematics, less of it.
+"""
+
+from collections.abc import Mapping
+from math import sqrt
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.spec import GptSpec
+from workers.models.family import Masks, Parameter, activate
+
+NORM_EPSILON = 1e-5
+ROTARY_BASE = 10_000.0
+_SMALL_VOCABULARY = 256  # up to here a product with one-hot rows is faster than a gather and its scatter
+
+
+class Gpt:
+    """The transformer of a spec for a vocabulary size and a length in tokens."""
+
+    def __init__(self, spec: GptSpec, vocabulary_size: int, length: int, first_answer: int) -> None:
+        self.spec, self.vocabulary_size, self.length, self.first_answer = spec, vocabulary_size, length, first_answer
+        self.parameters = tuple(_parameters(spec, vocabulary_size, length))
+        self._rotation = _rotation(length, spec.width // spec.heads) if spec.positions == "rotary" else None
+
+    def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:
+        """Return [run, batch, answers, vocabulary] for int64 tokens [run, batch, length]."""
+        runs, batch, length = tokens.shape
+        x = drop(self._embed(values, tokens))
+        for index in range(self.spec.layers):
+            asked = self.first_answer if index == self.spec.layers - 1 else 0
+            x = self._block(values, f"blocks.{index}.", x, (batch, length, asked), drop)
+        x = self._norm(x)
+        head = values["embedding"].transpose(1, 2) if self.spec.tied_head else values["head"]
+        out = torch.bmm(x, values["norm.gain"][:, :, None] * head)
+        return out.view(runs, batch, length - self.first_answer, self.vocabulary_size)
+
+    def _embed(self, values: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+        """Return [run, batch·length, width]."""
+        runs, batch, length = tokens.shape
+        learned = self.spec.positions == "learned"
+        table = torch.cat([values["embedding"], values["positions"]], dim=1) if learned else values["embedding"]
+        places = torch.arange(length) + self.vocabulary_size
+        if self.vocabulary_size <= _SMALL_VOCABULARY:
+            rows = torch.zeros(runs, batch, length, table.shape[1])
+            rows.scatter_(3, tokens[..., None], 1.0)
+            if learned:
+                rows[..., torch.arange(length), places] = 1.0
+            return torch.bmm(rows.view(runs, batch * length, -1), table)
+        offsets = torch.arange(runs)[:, None, None] * table.shape[1]
+        flat = table.reshape(-1, self.spec.width)
+        x = F.embedding(tokens + offsets, flat)
+        if learned:
+            x = x + F.embedding(places.expand(runs, batch, length) + offsets, flat)
+        return x.view(runs, batch * length, -1)
+
+    def _block(
+        self, values: Mapping[str, Tensor], at: str, x: Tensor, shape: tuple[int, int, int], drop: Masks
+    ) -> Tensor:
+        batch, length, asked = shape
+        spec, runs = self.spec, x.shape[0]
+        heads, size = spec.heads, spec.width // spec.heads
+        inner = self._norm(x)
+        qkv = values[at + "norm_1.gain"][:, :, None] * values[at + "attention.qkv"]
+        if asked:
+            rest = length - asked
+            some = inner.view(runs, batch, length, -1)[:, :, asked:].reshape(runs, batch * rest, -1)
+            q = torch.bmm(some, qkv[:, :, : spec.width]).view(runs * batch, rest, heads, size)
+            k, v = torch.bmm(inner, qkv[:, :, spec.width :]).view(runs * batch, length, 2, heads, size).unbind(2)
+            x = x.view(runs, batch, length, -1)[:, :, asked:].reshape(runs, batch * rest, -1)
+        else:
+            q, k, v = torch.bmm(inner, qkv).view(runs * batch, length, 3, heads, size).unbind(2)
+        if self._rotation is not None:
+            q, k = _rotate(q, self._rotation, asked), _rotate(k, self._rotation, 0)
+        mixed = attend(q, k, v).reshape(runs, x.shape[1], spec.width)
+        x = x + drop(torch.bmm(mixed, values[at + "attention.out"]))
+        up = values[at + "norm_2.gain"][:, :, None] * values[at + "feedforward.up"]
+        hidden = activate(spec.activation, torch.bmm(self._norm(x), up))
+        return x + drop(torch.bmm(hidden, values[at + "feedforward.down"]))
+
+    def _norm(self, x: Tensor) -> Tensor:
+        if self.spec.norm == "layernorm":
+            return F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+        return _RmsNorm.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _RmsNorm(torch.autograd.Function):
+    """x / √(mean x² + ε), row by row (Zhang & Sennrich 2019)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        scale = (x.square().mean(dim=-1, keepdim=True) + NORM_EPSILON).rsqrt_()
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        y, scale = ctx.saved_tensors  # type: ignore[attr-defined]
+        g = gradients[0]
+        return g.addcmul(y, (g * y).mean(dim=-1, keepdim=True), value=-1).mul_(scale)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return causal attention of the last positions: [n, asked, heads, size] for k, v [n, length, heads, size]."""
+    asked, length = q.shape[1], k.shape[1]
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if asked == length:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    if asked == 1:
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    seen = torch.ones(asked, length, dtype=torch.bool).tril(length - asked)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
+
+
+def _rotation(length: int, size: int) -> Tensor:
+    """Return cosines and sines [2, length, 1, size/2] of rotary positions (Su et al. 2021)."""
+    frequencies = ROTARY_BASE ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()])[:, :, None, :].float()
+
+
+def _rotate(x: Tensor, rotation: Tensor, first: int) -> Tensor:
+    cos, sin = rotation[:, first : first + x.shape[1]]
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
+def _parameters(spec: GptSpec, vocabulary_size: int, length: int) -> list[Parameter]:
+    width, hidden = spec.width, spec.feedforward_multiple * spec.width
+    up = 2 * hidden if spec.activation == "swiglu" else hidden
+    found = [Parameter("embedding", (vocabulary_size, width), std=spec.embedding_std)]
+    if spec.positions == "learned":
+        found.append(Parameter("positions", (length, width), std=spec.embedding_std))
+    for index in range(spec.layers):
+        at = f"blocks.{index}."
+        found += [
+            Parameter(at + "norm_1.gain", (width,), fill=1.0, decays=False),
+            Parameter(at + "attention.qkv", (width, 3 * width), std=1 / sqrt(width)),
+            Parameter(at + "attention.out", (width, width), std=1 / sqrt(width)),
+            Parameter(at + "norm_2.gain", (width,), fill=1.0, decays=False),
+            Parameter(at + "feedforward.up", (width, up), std=1 / sqrt(width)),
+            Parameter(at + "feedforward.down", (hidden, width), std=1 / sqrt(hidden)),
+        ]
+    found.append(Parameter("norm.gain", (width,), fill=1.0, decays=False))
+    if not spec.tied_head:
+        found.append(Parameter("head", (width, vocabulary_size), std=1 / sqrt(width)))
+    return found

@@ -1,0 +1,148 @@
+"""One run's model as an ordinary torch module: the oracle of the seed-batched families, and what a user loads.
+
+The names and shapes of its parameters are those of a run's slice, so `load_state_dict` takes one as it is.
+"""
+
+from itertools import pairwise
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jobs.spec import GptSpec, MlpSpec
+from workers.models.gpt import NORM_EPSILON, ROTARY_BASE
+
+
+def build(spec: GptSpec | MlpSpec, vocabulary_size: int, length: int) -> nn.Module:
+    """Return the module of a spec; it maps int64 tokens [batch, length] to logits.
+
+    gpt: [batch, length, vocabulary]; mlp: [batch, 1, vocabulary], at the last position.
+    """
+    return (
+        PlainGpt(spec, vocabulary_size, length)
+        if isinstance(spec, GptSpec)
+        else PlainMlp(spec, vocabulary_size, length)
+    )
+
+
+class _Gain(nn.Module):
+    """A normalisation over the last axis with a gain and without a bias."""
+
+    def __init__(self, spec: GptSpec) -> None:
+        super().__init__()
+        self.kind = spec.norm
+        self.gain = nn.Parameter(torch.ones(spec.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "layernorm":
+            x = x - x.mean(-1, keepdim=True)
+        return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + NORM_EPSILON) * self.gain
+
+
+class _Attention(nn.Module):
+    def __init__(self, spec: GptSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.qkv = nn.Parameter(torch.empty(spec.width, 3 * spec.width))
+        self.out = nn.Parameter(torch.empty(spec.width, spec.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        heads = self.spec.heads
+        q, k, v = (part.view(batch, length, heads, -1).transpose(1, 2) for part in (x @ self.qkv).split(width, -1))
+        if self.spec.positions == "rotary":
+            q, k = rotate(q), rotate(k)
+        scores = q @ k.transpose(-1, -2) / sqrt(width // heads)
+        future = torch.ones(length, length, dtype=torch.bool).triu(1)
+        weights = scores.masked_fill(future, float("-inf")).softmax(-1)
+        return (weights @ v).transpose(1, 2).reshape(batch, length, width) @ self.out
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Return x [batch, heads, length, size] with rotary positions (Su et al. 2021), as complex numbers."""
+    length, size = x.shape[-2:]
+    angles = torch.arange(length).double()[:, None] * ROTARY_BASE ** (-torch.arange(0, size, 2).double() / size)
+    turned = torch.complex(x[..., : size // 2], x[..., size // 2 :]) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat([turned.real, turned.imag], -1).to(x.dtype)
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, spec: GptSpec) -> None:
+        super().__init__()
+        self.activation = spec.activation
+        hidden = spec.feedforward_multiple * spec.width
+        self.up = nn.Parameter(torch.empty(spec.width, 2 * hidden if self.activation == "swiglu" else hidden))
+        self.down = nn.Parameter(torch.empty(hidden, spec.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x @ self.up
+        if self.activation == "swiglu":
+            gate, value = h.chunk(2, -1)
+            return (F.silu(gate) * value) @ self.down
+        return F.gelu(h) @ self.down
+
+
+class _Block(nn.Module):
+    def __init__(self, spec: GptSpec) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = _Gain(spec), _Gain(spec)
+        self.attention, self.feedforward = _Attention(spec), _FeedForward(spec)
+
+    def forward(self, x: Tensor, drop: Any) -> Tensor:
+        x = x + drop(self.attention(self.norm_1(x)))
+        return x + drop(self.feedforward(self.norm_2(x)))
+
+
+class PlainGpt(nn.Module):
+    """The transformer of one run."""
+
+    def __init__(self, spec: GptSpec, vocabulary_size: int, length: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding = nn.Parameter(torch.empty(vocabulary_size, spec.width))
+        if spec.positions == "learned":
+            self.positions = nn.Parameter(torch.empty(length, spec.width))
+        self.blocks = nn.ModuleList(_Block(spec) for _ in range(spec.layers))
+        self.norm = _Gain(spec)
+        if not spec.tied_head:
+            self.head = nn.Parameter(torch.empty(spec.width, vocabulary_size))
+
+    def forward(self, tokens: Tensor, drop: Any = lambda x: x) -> Tensor:
+        """Return logits [batch, length, vocabulary] for tokens [batch, length]."""
+        x = F.embedding(tokens, self.embedding)
+        if self.spec.positions == "learned":
+            x = x + self.positions[: tokens.shape[1]]
+        x = drop(x)
+        for block in self.blocks:
+            x = block(x, drop)
+        return self.norm(x) @ (self.embedding.T if self.spec.tied_head else self.head)
+
+
+class _Affine(nn.Module):
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(fan_in, fan_out)), nn.Parameter(torch.zeros(fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class PlainMlp(nn.Module):
+    """The perceptron of one run."""
+
+    def __init__(self, spec: MlpSpec, vocabulary_size: int, length: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        self.activation = {"relu": torch.relu, "gelu": F.gelu, "tanh": torch.tanh}[spec.activation]
+        widths = [length * vocabulary_size, *[spec.width] * spec.layers]
+        self.layers = nn.ModuleList(_Affine(a, b) for a, b in pairwise(widths))
+        self.head = _Affine(spec.width, vocabulary_size)
+
+    def forward(self, tokens: Tensor, drop: Any = lambda x: x) -> Tensor:
+        """Return logits [batch, 1, vocabulary] for tokens [batch, length]."""
+        x = F.one_hot(tokens, self.vocabulary_size).flatten(1).float()
+        for layer in self.layers:
+            x = drop(self.activation(layer(x)))
+        return self.head(x)[:, None]
