@@ -13,14 +13,15 @@ import numpy as np
 import torch
 
 
-def make_deterministic(threads: int) -> None:
-    """Set every switch of torch for this process, and the number of CPU threads.
+def make_deterministic(threads: int, runs: int) -> None:
+    """Set every switch of torch for this process, and the number of CPU threads for a pack of so many runs.
 
     Raises ValueError for a number of threads that is not a power of two.
     """
     if threads < 1 or threads & (threads - 1):
         raise ValueError(f"threads is a power of two, not {threads}")
-    torch.set_num_threads(threads)
+    # With fewer matrices than threads MKL splits a single product, and with it the order of its sums.
+    torch.set_num_threads(min(threads, 1 << (runs.bit_length() - 1)))
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False

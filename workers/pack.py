@@ -53,7 +53,7 @@ def run_pack(
     request = get_request(store, pack_id)
     with _logging_to(store, keys):
         try:
-            make_deterministic(request.threads)
+            make_deterministic(request.threads, len(request.runs))
             environment = fingerprint(request.device)
             put_record(
                 store, keys.claim, {"host": socket.gethostname(), "pid": os.getpid(), "environment": environment}
