@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -178,13 +179,15 @@ class Run:
 class Study:
     """A checked study: its settings, its file's text, its conditions, and from them its runs.
 
-    task_sources  the digest of each user's task file → its text (empty where all tasks are built in)
+    task_sources  the `code` of each user's own task → the text of its file (empty where all are built in)
+    folder        where the files of such tasks lie
     """
 
     settings: StudySettings
     text: str
     points: tuple[GridPoint, ...]
     task_sources: dict[str, str]
+    folder: Path
 
     @property
     def name(self) -> str:

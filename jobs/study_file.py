@@ -75,7 +75,7 @@ class _Reader:
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}
-        return Study(settings, text, tuple(points), sources)
+        return Study(settings, text, tuple(points), sources, self.folder)
 
     def _blocks(self) -> list[tuple[Keys, GridBlock]]:
         """Return the products of the grid with the path of each in the file; [] where the form is wrong."""

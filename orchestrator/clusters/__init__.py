@@ -1,0 +1,45 @@
+"""What the head may ask of a cluster: launch a pack, tell the news, stop one, close.
+
+A cluster starts and watches processes and never holds the truth: a pack gets the store's address and its own
+id, and everything that it measures goes to the store. One contract suite holds for all implementations:
+`inline` (this process) and `ray`.
+"""
+
+from typing import Protocol
+
+from jobs.spec import Condition
+from orchestrator.packing import Machine, Timing
+from orchestrator.state import PackEnded, PackLost
+
+News = PackEnded | PackLost
+
+
+class Cluster(Protocol):
+    """A place where packs train."""
+
+    def machine(self) -> Machine:
+        """Return what there is to fill with packs."""
+
+    def calibrate(
+        self,
+        store_url: str,
+        condition: Condition,
+        threads: tuple[int, ...],
+        seconds: float,
+    ) -> list[Timing]:
+        """Return measured timings of the condition for several pack widths and each number of threads."""
+
+    def launch(self, store_url: str, pack_id: str, threads: int) -> None:
+        """Start the pack whose request lies in the store; returns at once. Raises ClusterError."""
+
+    def poll(self, timeout_s: float) -> list[News]:
+        """Return what became of packs since the last call, waiting up to `timeout_s` for the first news.
+
+        Every launched pack is in the news exactly once: ended with an outcome, or lost with an error.
+        """
+
+    def stop(self, pack_id: str) -> None:
+        """Ask a pack to save a checkpoint and end; it will be in the news as lost by StudyInterrupted."""
+
+    def close(self) -> None:
+        """End whatever is still there, at once; calling it twice does no harm."""

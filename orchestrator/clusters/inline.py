@@ -1,0 +1,106 @@
+"""Packs in this process, one after another: for small studies, notebooks, debuggers and tests.
+
+A pack trains in one thread beside the caller's, so that progress is shown and Ctrl-C heard while it does. It
+takes all threads of the machine. A pack that brings the process down brings the head down, too: where that
+matters there is `ray`.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from jobs.pack import PackOutcome
+from jobs.spec import Condition
+from jobs.store import open_store
+from orchestrator.clusters import News
+from orchestrator.packing import Machine, Timing
+from orchestrator.state import PackEnded, PackLost
+
+Work = Callable[[str, str, threading.Event], PackOutcome]
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_pack(store_url: str, pack_id: str, stop: threading.Event) -> PackOutcome:
+    from workers.pack import run_pack  # torch takes seconds to import, and planning needs none of it
+
+    return run_pack(store_url, pack_id, stop)
+
+
+def measure_here(store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float) -> list[Timing]:
+    """Return timings of the condition in this process; its task is the copy that lies in the store."""
+    from workers.calibration import measure
+    from workers.pack import load_task
+
+    return [*measure(condition, load_task(open_store(store_url), condition.task), threads=threads, seconds=seconds)]
+
+
+class InlineCluster:
+    """This process as a cluster.
+
+    cpus  threads that a pack may use; all of the machine's where it is not given
+    work  what carries out a pack
+    """
+
+    def __init__(self, cpus: int = 0, work: Work = _run_pack) -> None:
+        self._cpus = cpus or available_cpus()
+        self._work = work
+        self._executor = ThreadPoolExecutor(1, "pack")
+        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._stops: dict[str, threading.Event] = {}
+
+    def machine(self) -> Machine:
+        """Return this machine's CPUs, for one pack at a time."""
+        return Machine(self._cpus, packs_at_once=1, device="cpu")
+
+    def calibrate(
+        self,
+        store_url: str,
+        condition: Condition,
+        threads: tuple[int, ...],
+        seconds: float,
+    ) -> list[Timing]:
+        """Measure here, in the thread that packs train in."""
+        return self._executor.submit(measure_here, store_url, condition, threads, seconds).result()
+
+    def launch(self, store_url: str, pack_id: str, threads: int) -> None:  # noqa: ARG002
+        """Put the pack in the queue; its threads are named in its request."""
+        stop = self._stops[pack_id] = threading.Event()
+        self._executor.submit(self._carry_out, store_url, pack_id, stop)
+
+    def _carry_out(self, store_url: str, pack_id: str, stop: threading.Event) -> None:
+        news: News
+        try:
+            news = PackEnded(pack_id, self._work(store_url, pack_id, stop))
+        except BaseException as error:  # the border of a pack: what it died of is news, and not this thread's end
+            news = PackLost(pack_id, error)
+        self._news.put(news)
+
+    def poll(self, timeout_s: float) -> list[News]:
+        """Return the news, waiting for the first."""
+        news = []
+        try:
+            news.append(self._news.get(timeout=timeout_s))
+            while True:
+                news.append(self._news.get_nowait())
+        except queue.Empty:
+            pass
+        for item in news:
+            self._stops.pop(item.pack_id, None)
+        return news
+
+    def stop(self, pack_id: str) -> None:
+        """Let the pack end after its current step."""
+        if pack_id in self._stops:
+            self._stops[pack_id].set()
+
+    def close(self) -> None:
+        """Stop every pack and wait for the current step's end."""
+        for stop in self._stops.values():
+            stop.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)

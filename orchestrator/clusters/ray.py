@@ -1,0 +1,158 @@
+"""Packs on Ray: one actor per pack, each in a process of its own.
+
+Ray starts and watches processes and is never asked for a result: what an actor returns is only that it ended.
+The embedded Ray listens on this machine, has no dashboard, and keeps token authentication on, with a token that
+lives as long as this process and is in no file.
+"""
+
+import os
+import secrets
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import ClusterError, SeedbedError
+from jobs.pack import get_outcome
+from jobs.spec import Condition
+from jobs.store import open_store
+from orchestrator.clusters import News
+from orchestrator.clusters.inline import available_cpus, measure_here
+from orchestrator.packing import Machine, Timing
+from orchestrator.state import PackEnded, PackLost
+
+_ROOT = Path(__file__).resolve().parents[2]
+_STOP_GRACE_S = 20.0
+_START_S = 4.0  # a process that imports torch, on a core that it has to itself
+
+
+class PackActor:
+    """The process of one pack. `run` works in one thread, `stop` is heard in another."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    def run(self, store_url: str, pack_id: str) -> SeedbedError | None:
+        """Carry the pack out; returns the error that ended it early, if it was one that Seedbed raises."""
+        from workers.pack import run_pack
+
+        try:
+            run_pack(store_url, pack_id, self._stop)
+        except SeedbedError as error:
+            return error
+        return None
+
+    def stop(self) -> None:
+        """Let the pack save a checkpoint and end."""
+        self._stop.set()
+
+    def measure(self, store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float) -> list[Timing]:
+        """Return timings of a condition in this process."""
+        return measure_here(store_url, condition, threads, seconds)
+
+
+@dataclass(slots=True)
+class _Live:
+    actor: Any
+    result: Any
+    store_url: str
+
+
+class RayCluster:
+    """An embedded Ray on this machine.
+
+    cpus  how many CPUs it may use; all of the machine's where it is not given
+    """
+
+    def __init__(self, cpus: int = 0) -> None:
+        self._cpus = cpus or available_cpus()
+        self._live: dict[str, _Live] = {}
+        self._ray = _start(self._cpus)
+
+    def machine(self) -> Machine:
+        """Return the CPUs that Ray may use."""
+        return Machine(self._cpus, packs_at_once=self._cpus, device="cpu", start_s=_START_S)
+
+    def calibrate(self, store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float) -> list[Timing]:
+        """Measure in an actor that has all CPUs to itself."""
+        actor = self._actor(max(threads))
+        try:
+            return list(self._ray.get(actor.measure.remote(store_url, condition, threads, seconds)))
+        finally:
+            self._ray.kill(actor)
+
+    def launch(self, store_url: str, pack_id: str, threads: int) -> None:
+        """Start an actor for the pack."""
+        actor = self._actor(threads)
+        self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
+
+    def _actor(self, threads: int) -> Any:
+        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MKL_CBWR": "AUTO"}
+        options = {"num_cpus": threads, "max_restarts": 0, "max_concurrency": 2}
+        return self._ray.remote(PackActor).options(**options, runtime_env={"env_vars": environment}).remote()
+
+    def poll(self, timeout_s: float) -> list[News]:
+        """Return the news, waiting for the first."""
+        by_result = {live.result: pack_id for pack_id, live in self._live.items()}
+        if not by_result:
+            threading.Event().wait(timeout_s)
+            return []
+        done, _ = self._ray.wait(list(by_result), num_returns=1, timeout=timeout_s)
+        return [self._news(by_result[result]) for result in done]
+
+    def _news(self, pack_id: str) -> News:
+        live = self._live.pop(pack_id)
+        try:
+            error = self._ray.get(live.result)
+        except self._ray.exceptions.RayError as lost:
+            return PackLost(pack_id, ClusterError(f"the pack's process ended: {_first_line(lost)}"))
+        finally:
+            self._ray.kill(live.actor)
+        if error is not None:
+            return PackLost(pack_id, error)
+        return PackEnded(pack_id, get_outcome(open_store(live.store_url), pack_id))
+
+    def stop(self, pack_id: str) -> None:
+        """Tell the pack's actor to stop."""
+        if pack_id in self._live:
+            self._live[pack_id].actor.stop.remote()
+
+    def close(self) -> None:
+        """Stop every pack, wait a little for their checkpoints, and shut Ray down."""
+        for pack_id in self._live:
+            self.stop(pack_id)
+        if self._live:
+            results = [live.result for live in self._live.values()]
+            self._ray.wait(results, num_returns=len(results), timeout=_STOP_GRACE_S)
+            self._live.clear()
+        self._ray.shutdown()
+
+
+def _start(cpus: int) -> Any:
+    """Start Ray and return its module; raises ClusterError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] != "token":
+        raise ClusterError("RAY_AUTH_MODE must be `token`: without it anyone who reaches Ray's ports runs code here")
+    # Given in the environment, the token is written to no file; Ray's own would be readable by everyone.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    paths = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )
+    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+        raise ClusterError(f"Ray did not start: {error}") from error
+    return ray
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,153 @@
+"""What was submitted: a study as a record in the store, complete without the file it came from.
+
+A changed study is a new revision under the next number; older ones stay. Everything that reads a study after
+its submission (collector, query, report) reads this and needs neither the YAML nor a user's own task.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.errors import AlreadyExists, Corrupt, NotFound
+from jobs.layout import study_key, task_key
+from jobs.seeds import Seeds
+from jobs.store import Store, get_record, put_record
+from jobs.study import Study, SuccessRule
+
+_STUDY = re.compile(r"^studies/(?P<name>.+)\.(?P<revision>\d{4})\.json$")
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredCondition:
+    """A condition: its id, its label, its factors with their values, and the steps its runs are to train."""
+
+    id: str
+    label: str
+    factors: dict[str, Any]
+    planned_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredRun:
+    """A run: its id, its condition and its seeds."""
+
+    id: str
+    condition: DeclaredCondition
+    seeds: Seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A study as the store has it.
+
+    scale  the factor on the x axis; empty where none is
+    """
+
+    name: str
+    revision: int
+    file: str
+    text: str
+    question: str
+    paper: str
+    scale: str
+    success: SuccessRule
+    conditions: tuple[DeclaredCondition, ...]
+    runs: tuple[DeclaredRun, ...]
+
+
+def register(store: Store, study: Study, file: str) -> Declared:
+    """Put what was submitted into the store, if it differs from the newest revision; returns what is there now.
+
+    The source of a user's own task goes along, so that a worker anywhere finds it.
+    """
+    for code, source in study.task_sources.items():
+        _put_source(store, task_key(code), source.encode())
+    body = _body(study, file)
+    revision = _newest(store, study.name)
+    if revision == 0 or get_record(store, study_key(study.name, revision)) != body:
+        while True:
+            revision += 1
+            try:
+                put_record(store, study_key(study.name, revision), body)
+                break
+            except AlreadyExists:
+                continue
+    return _declared(body, revision)
+
+
+def declare(study: Study, file: str) -> Declared:
+    """Return the study as `register` would, without writing anything."""
+    return _declared(_body(study, file), 0)
+
+
+def read_declared(store: Store, name: str) -> Declared:
+    """Return the newest revision of the study called `name`; raises NotFound, Corrupt."""
+    revision = _newest(store, name)
+    if revision == 0:
+        known = studies(store)
+        raise NotFound(name, f"is no study of this store; it holds {', '.join(known) if known else 'none yet'}")
+    return _declared(get_record(store, study_key(name, revision)), revision)
+
+
+def studies(store: Store) -> list[str]:
+    """Return the names of the studies in the store, sorted."""
+    return sorted({match["name"] for key in store.keys("studies/") if (match := _STUDY.match(key))})
+
+
+def _newest(store: Store, name: str) -> int:
+    found = [_STUDY.match(key) for key in store.keys(f"studies/{name}.")]
+    return max((int(match["revision"]) for match in found if match and match["name"] == name), default=0)
+
+
+def _body(study: Study, file: str) -> dict[str, Any]:
+    places = {point.id: index for index, point in enumerate(study.points)}
+    return {
+        "study": study.name,
+        "file": file,
+        "text": study.text,
+        "question": study.settings.question,
+        "paper": study.settings.paper,
+        "scale": study.scale,
+        "success": study.settings.success.model_dump(mode="json"),
+        "tasks": sorted(study.task_sources),
+        "conditions": [
+            {
+                "id": point.id,
+                "label": point.label,
+                "factors": [[name, value] for name, value in point.factors],
+                "planned_steps": point.condition.training.steps,
+            }
+            for point in study.points
+        ],
+        "runs": [
+            [run.id, places[run.point.id], run.seeds.init, run.seeds.data, run.seeds.dropout, run.seeds.evaluation]
+            for run in study.runs
+        ],
+    }
+
+
+def _declared(body: dict[str, Any], revision: int) -> Declared:
+    conditions = tuple(
+        DeclaredCondition(c["id"], c["label"], {name: value for name, value in c["factors"]}, c["planned_steps"])  # noqa: C416
+        for c in body["conditions"]
+    )
+    return Declared(
+        name=body["study"],
+        revision=revision,
+        file=body["file"],
+        text=body["text"],
+        question=body["question"],
+        paper=body["paper"],
+        scale=body["scale"],
+        success=SuccessRule.model_validate(body["success"]),
+        conditions=conditions,
+        runs=tuple(DeclaredRun(run[0], conditions[run[1]], Seeds(*run[2:])) for run in body["runs"]),
+    )
+
+
+def _put_source(store: Store, key: str, source: bytes) -> None:
+    try:
+        store.put(key, source)
+    except AlreadyExists:
+        if store.get(key) != source:
+            raise Corrupt(key, "is not the source that its name is the hash of") from None

@@ -1,0 +1,110 @@
+"""What a study would take, before anything is trained: runs, packs, parameters, FLOPs, checkpoints, bytes."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs import tasks
+from jobs.records import Status
+from jobs.schedule import steps_of
+from jobs.store import Store
+from jobs.study import GridPoint, Study
+from orchestrator.packing import Machine, Todo, assumed_timings, pack_runs
+from orchestrator.store_state import Standing, read_standings
+
+_FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward 2, backward 4 (Kaplan et al. 2020, 2.1)
+_FLOAT_BYTES = 4
+_STATES = 3  # weights and both moments of AdamW
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionPlan:
+    """What one condition would take.
+
+    held              runs that the store holds finished or diverged: they are not trained again
+    flops             6 × parameters × tokens, of the runs that are left
+    checkpoints       milestones of the runs that are left; `checkpoint_bytes` is what they take, weights and moments
+    """
+
+    condition: str
+    condition_id: str
+    runs: int
+    held: int
+    packs: int
+    parameters: int
+    tokens: int
+    flops: int
+    checkpoints: int
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """What a study would take on a machine; pack widths are assumed until they are measured."""
+
+    study: str
+    conditions: tuple[ConditionPlan, ...]
+    cpus: int
+
+    def total(self, name: str) -> int:
+        """Return the sum of one column over the conditions."""
+        return sum(int(getattr(condition, name)) for condition in self.conditions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as plain data, with totals."""
+        columns = ("runs", "held", "packs", "tokens", "flops", "checkpoints", "checkpoint_bytes")
+        return {
+            "study": self.study,
+            "cpus": self.cpus,
+            "conditions": [asdict(condition) for condition in self.conditions],
+            "total": {name: self.total(name) for name in columns},
+        }
+
+
+def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
+    """Return what the study would take beyond what `store` holds; nothing is trained or written."""
+    ids = [run.id for run in study.runs]
+    standings = read_standings(store, ids) if store else {}
+    todo: dict[str, list[Todo]] = {point.id: [] for point in study.points}
+    for run in study.runs:
+        standing = standings.get(run.id, Standing(run.id, Status.WAITING, 0, -1))
+        if not standing.is_done:
+            left = run.point.condition.training.steps - max(standing.step, 0)
+            todo[run.point.id].append(Todo(run.id, run.point.id, standing.step, left))
+    timings = {point.id: assumed_timings(point.condition, machine) for point in study.points}
+    waiting = [run for runs in todo.values() for run in runs]
+    packs = pack_runs(waiting, timings, study.settings.execution.pack_width, machine)
+    count = {point.id: 0 for point in study.points}
+    for pack in packs:
+        count[pack.condition_id] += 1
+    per_condition = len(ids) // len(study.points)
+    conditions = (_condition(study, point, todo[point.id], per_condition, count[point.id]) for point in study.points)
+    return StudyPlan(study.name, tuple(conditions), machine.cpus)
+
+
+def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, packs: int) -> ConditionPlan:
+    condition = point.condition
+    task = tasks.build(condition.task.name, condition.task.parameters, study.folder)
+    parameters = _parameters(point, task)
+    per_step = condition.training.batch_size * task.length
+    tokens = per_step * sum(run.steps_left for run in todo)
+    milestones = steps_of(condition.milestones, condition.training.steps)
+    checkpoints = sum(1 for run in todo for step in milestones if step > run.resumed_step)
+    return ConditionPlan(
+        condition=point.label,
+        condition_id=point.id,
+        runs=runs,
+        held=runs - len(todo),
+        packs=packs,
+        parameters=parameters,
+        tokens=tokens,
+        flops=_FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens,
+        checkpoints=checkpoints,
+        checkpoint_bytes=checkpoints * parameters * _STATES * _FLOAT_BYTES,
+    )
+
+
+def _parameters(point: GridPoint, task: tasks.Task) -> int:
+    from workers.engines.packed import family_of  # imports torch, which takes seconds
+
+    family = family_of(point.condition, len(task.vocabulary), task.length, task.first_answer)
+    return sum(parameter.size for parameter in family.parameters)

@@ -1,0 +1,72 @@
+"""Read-only SQL over the tables of a study, in DuckDB.
+
+The views are `runs` (with one column more for each factor, such as "model.width"), `metrics`, `attempts`,
+`checkpoints` and `audit`. Nothing outside them can be reached: no files, no network, no extensions, no
+settings; and a statement is exactly one SELECT.
+"""
+
+import json
+import threading
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from jobs.errors import QueryError
+
+TIMEOUT_S = 60.0
+_MEMORY = "4GB"
+
+
+def sql(tables: dict[str, pa.Table], text: str, timeout_s: float = TIMEOUT_S) -> pa.Table:
+    """Return the answer of one SELECT over the tables; raises QueryError with what DuckDB says of it."""
+    connection = _locked_down(tables)
+    timer = threading.Timer(timeout_s, connection.interrupt)
+    try:
+        statements = connection.extract_statements(text)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise QueryError("a query is exactly one SELECT statement")
+        timer.start()
+        return connection.sql(text).to_arrow_table()
+    except duckdb.InterruptException:
+        raise QueryError(f"the query took longer than {timeout_s:g} s and was stopped") from None
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from None
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def runs_with_factors(runs: pa.Table) -> pa.Table:
+    """Return the runs with one column per factor; a factor that a condition does not have is null.
+
+    A factor whose values are not all numbers, or not all booleans, is text (strings as they are, others as JSON).
+    """
+    factors = [json.loads(text) for text in runs["factors"].to_pylist()]
+    for name in sorted({name for row in factors for name in row}):
+        values = [row.get(name) for row in factors]
+        runs = runs.append_column(name, _column(values))
+    return runs
+
+
+def _column(values: list[Any]) -> pa.Array:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool} or kinds <= {int} or kinds <= {int, float}:
+        floats = [float(v) if v is not None and float in kinds else v for v in values]
+        return pa.array(floats)
+    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
+
+
+def _locked_down(tables: dict[str, pa.Table]) -> duckdb.DuckDBPyConnection:
+    settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    connection = duckdb.connect(":memory:", config=settings)
+    for name, table in tables.items():
+        connection.register(name, runs_with_factors(table) if name == "runs" else table)
+    for setting in (
+        "enable_external_access=false",
+        "python_enable_replacements=false",
+        f"memory_limit='{_MEMORY}'",
+        "lock_configuration=true",  # last: after it nothing can be set
+    ):
+        connection.execute(f"SET {setting}")
+    return connection

@@ -1,0 +1,187 @@
+"""What the store says of a study: where each of its runs stands.
+
+The head keeps nothing of its own: a new head reads this and goes on. One listing of the attempts and one of
+the packs tell most of it; a claim is read only where a run is to be resumed, and a checkpoint's manifest
+only for those.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from jobs.claims import FRESH, Attempt, get_attempt
+from jobs.errors import AlreadyExists, Corrupt, NotFound, SpecMismatch
+from jobs.identity import run_id
+from jobs.layout import PackKeys, attempt_key, parse_attempt_key
+from jobs.pack import PackOutcome, RunOutcome, get_outcome, put_outcome
+from jobs.records import Status
+from jobs.store import Store, read_manifest
+
+_FINAL = (Status.FINISHED, Status.DIVERGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one run stands in the store.
+
+    attempts      how many were claimed
+    step          the last step of an ended run; else the checkpoint from which it goes on, or FRESH
+    reason        why it failed or diverged; else empty
+    """
+
+    run_id: str
+    status: Status
+    attempts: int
+    step: int
+    reason: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Return whether the run is never trained again; a failed one is, by the next drive."""
+        return self.status in _FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class _Packs:
+    """One listing of all packs: which said how they ended, and the steps of the checkpoints they have."""
+
+    ended: list[str] = field(default_factory=list)
+    checkpoints: dict[str, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def listed(cls, keys: Iterable[str]) -> "_Packs":
+        packs = cls()
+        for key in keys:
+            _, pack_id, *rest = key.split("/")
+            if rest == ["outcome.json"]:
+                packs.ended.append(pack_id)
+            elif rest[0] == "checkpoints" and rest[-1].endswith(".safetensors.manifest.json"):
+                packs.checkpoints.setdefault(pack_id, []).append(int(rest[-1].partition(".")[0]))
+        return packs
+
+
+def read_standings(store: Store, run_ids: Sequence[str]) -> dict[str, Standing]:
+    """Return where each of the runs stands, in the order asked for.
+
+    Raises SpecMismatch or Corrupt where the claim of a run that is to be trained on was changed.
+    """
+    attempts = _attempt_numbers(store, frozenset(run_ids))
+    packs = _Packs.listed(store.keys("packs/"))
+    outcomes: dict[tuple[str, int], RunOutcome] = {}
+    if attempts:
+        for pack_id in packs.ended:
+            outcomes.update({(run.run_id, run.attempt): run for run in get_outcome(store, pack_id).runs})
+    resume = _Resume(store, packs.checkpoints)
+    standings = {}
+    for run in run_ids:
+        count = attempts.get(run, 0)
+        said = outcomes.get((run, count))
+        if said and said.status in _FINAL:
+            standings[run] = Standing(run, said.status, count, said.step, said.reason)
+        elif not count:
+            standings[run] = Standing(run, Status.WAITING, 0, FRESH)
+        else:
+            status = said.status if said else Status.RUNNING
+            standings[run] = Standing(run, status, count, resume.step_of(run, count), said.reason if said else "")
+    return standings
+
+
+def resume_steps(store: Store, pack_id: str, run_ids: Sequence[str]) -> dict[str, int]:
+    """Return the step from which each run of a lost pack can go on, or FRESH."""
+    # Only the pack's own folder is listed, and those of earlier attempts as they are needed.
+    resume = _Resume(store, _Packs.listed(store.keys(PackKeys(pack_id).folder)).checkpoints)
+    return {run: resume.step_of(run, _last_attempt(store, run)) for run in run_ids}
+
+
+def record_loss(store: Store, pack_id: str, failed: Sequence[str], run_ids: Sequence[str], reason: str) -> None:
+    """Write, in the place of a lost pack, how its runs ended: these failed for `reason`, the others go on.
+
+    Nothing happens where no attempt was claimed, or where the pack did say how it ended after all.
+    """
+    runs = []
+    for run in run_ids:
+        number = _last_attempt(store, run)
+        if not number or get_attempt(store, run, number).pack_id != pack_id:
+            continue
+        status = Status.FAILED if run in failed else Status.RUNNING
+        step = max(get_attempt(store, run, number).resumed_step, 0)
+        runs.append(RunOutcome(run_id=run, attempt=number, status=status, step=step, reason=reason))
+    if runs:
+        try:
+            put_outcome(store, PackOutcome(pack_id=pack_id, runs=tuple(runs)))
+        except AlreadyExists:
+            return
+
+
+def find_outcome(store: Store, pack_id: str) -> PackOutcome | None:
+    """Return how the pack ended if it said so."""
+    try:
+        return get_outcome(store, pack_id)
+    except NotFound:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Resume:
+    """Finds the newest checkpoint of a run, reading each manifest once."""
+
+    store: Store
+    checkpoints: dict[str, list[int]]
+    members: dict[tuple[str, int], frozenset[tuple[str, int]]] = field(default_factory=dict)
+
+    def step_of(self, run: str, attempts: int) -> int:
+        """Return the step of the newest checkpoint that counts for a run with that many attempts, or FRESH."""
+        bound: int | None = None
+        for number in range(attempts, 0, -1):
+            attempt = get_attempt(self.store, run, number)
+            check_spec(attempt, run)
+            for step in sorted(self._steps(attempt.pack_id), reverse=True):
+                if (bound is None or step <= bound) and (run, number) in self._members(attempt.pack_id, step):
+                    return step
+            bound = attempt.resumed_step if bound is None else min(bound, attempt.resumed_step)
+            if bound == FRESH:
+                break
+        return FRESH
+
+    def _steps(self, pack_id: str) -> list[int]:
+        if pack_id not in self.checkpoints:
+            found = _Packs.listed(self.store.keys(PackKeys(pack_id).checkpoints))
+            self.checkpoints[pack_id] = found.checkpoints.get(pack_id, [])
+        return self.checkpoints[pack_id]
+
+    def _members(self, pack_id: str, step: int) -> frozenset[tuple[str, int]]:
+        """Return (run, attempt) of every run in the checkpoint; none where its manifest cannot be read."""
+        if (pack_id, step) not in self.members:
+            try:
+                runs = read_manifest(self.store, PackKeys(pack_id).checkpoint(step)).extra["runs"]
+                found = frozenset((str(part["run_id"]), int(part["attempt"])) for part in runs)
+            except (Corrupt, NotFound):
+                # The worker leaves it out, too, and the collector puts it on record.
+                found = frozenset()
+            self.members[pack_id, step] = found
+        return self.members[pack_id, step]
+
+
+def check_spec(attempt: Attempt, run: str) -> None:
+    """Raise SpecMismatch unless the claim is of this run and its spec hashes to the run's id."""
+    computed = run_id(attempt.spec)
+    if attempt.run_id != run or computed != run:
+        raise SpecMismatch(
+            attempt_key(run, attempt.attempt), f"holds a spec with the id {computed}; the run is left as it is"
+        )
+
+
+def _attempt_numbers(store: Store, wanted: frozenset[str]) -> dict[str, int]:
+    newest: dict[str, int] = {}
+    for key in store.keys("attempts/"):
+        found = parse_attempt_key(key)
+        if found and found[0] in wanted:
+            newest[found[0]] = max(newest.get(found[0], 0), found[1])
+    return newest
+
+
+def _last_attempt(store: Store, run: str) -> int:
+    """Return the number of the newest attempt by asking for one after the other: they have no gaps."""
+    number = 0
+    while store.exists(attempt_key(run, number + 1)):
+        number += 1
+    return number

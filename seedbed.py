@@ -1,0 +1,99 @@
+"""Seedbed in a notebook: open a store and ask.
+
+    import seedbed
+
+    store = seedbed.open("results")
+    store.runs("widths").pandas()
+    store.metrics("heldout.accuracy", study="widths").arrow()
+    store.sql("SELECT condition, count(*) FROM runs GROUP BY condition").pandas()
+    store.success_probability("widths")["model.width=8"]
+
+Every number is the one that the command line and the report show: they call the same functions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.errors import QueryError
+from jobs.store import open_store
+from orchestrator.estimates.estimate import Estimate
+from orchestrator.estimates.success import METHODS, success_probability
+from orchestrator.library import Library
+from orchestrator.query import runs_with_factors
+from orchestrator.summary import StudySummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Answer", "Results", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A table, as Arrow or as pandas."""
+
+    table: pa.Table
+
+    def arrow(self) -> pa.Table:
+        """Return the table as Arrow."""
+        return self.table
+
+    def pandas(self) -> "pd.DataFrame":
+        """Return the table as a pandas data frame."""
+        return self.table.to_pandas()
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def _repr_html_(self) -> str:
+        return str(self.pandas()._repr_html_())
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A store that was opened for reading; every call sees what is in it by then."""
+
+    library: Library
+
+    def studies(self) -> list[str]:
+        """Return the names of the studies, sorted."""
+        return self.library.names()
+
+    def runs(self, study: str = "") -> Answer:
+        """Return one row per declared run, with a column for each factor; a store's only study needs no name."""
+        return Answer(runs_with_factors(self.library.tables(self.library.only(study))["runs"]))
+
+    def metrics(self, metric: str, study: str = "") -> Answer:
+        """Return every row of one metric; raises QueryError for one that the study does not have."""
+        rows = self.library.tables(self.library.only(study))["metrics"]
+        found = rows.filter(pc.field("metric") == metric)
+        if not found.num_rows and rows.num_rows:
+            names = ", ".join(sorted(pc.unique(rows["metric"]).to_pylist()))
+            raise QueryError(f"no metric is called {metric!r}; there are {names}")
+        return Answer(found)
+
+    def sql(self, text: str, study: str = "") -> Answer:
+        """Return the answer of one SELECT over runs, metrics, attempts, checkpoints and audit; raises QueryError."""
+        return Answer(self.library.sql(text, study))
+
+    def summary(self, study: str = "") -> StudySummary:
+        """Return what a study shows so far, with curves and scores."""
+        return self.library.summary(self.library.only(study))
+
+    def success_probability(self, study: str = "", method: str = "wilson", level: float = 0.95) -> dict[str, Estimate]:
+        """Return P(success) of each condition by its label; method: wilson, jeffreys or clopper-pearson."""
+        if method not in METHODS:
+            raise QueryError(f"no interval is called {method!r}; there are {', '.join(METHODS)}")
+        return {
+            condition.condition.label: success_probability(condition.successes, condition.success.cohort, method, level)
+            for condition in self.summary(study).conditions
+        }
+
+
+def open(path: str | Path) -> Results:  # noqa: A001
+    """Return the store in the folder `path`; raises ForeignStore where there is none."""
+    return Results(Library(open_store(path)))
