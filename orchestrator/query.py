@@ -58,7 +58,10 @@ def _column(values: list[Any]) -> pa.Array:
 
 
 def _locked_down(tables: dict[str, pa.Table]) -> duckdb.DuckDBPyConnection:
-    settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
     connection = duckdb.connect(":memory:", config=settings)
     for name, table in tables.items():
         connection.register(name, runs_with_factors(table) if name == "runs" else table)

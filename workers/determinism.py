@@ -5,6 +5,7 @@ The number of threads is not part of the fingerprint: weights do not depend on i
 """
 
 import hashlib
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,15 @@ def fingerprint(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "blas": "mkl" if torch.backends.mkl.is_available() else "other",
+        "blas": "mkl" if torch.backends.mkl.is_available() else "other",  # type: ignore[no-untyped-call]
+        "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "device": device,
     }
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
-        return found | {"gpu": properties.name, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        return found | {"gpu": properties.name, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
     return found | _processor()
 
 

@@ -66,7 +66,7 @@ class PackedEngine:
         self._gradients = list(self._views(self.optimizer.gradients).values())
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        return {name: flat[:, a:b].unflatten(1, shape) for name, (a, b, shape) in self._places.items()}
+        return {name: flat[:, a:b].view(-1, *shape) for name, (a, b, shape) in self._places.items()}
 
     def train_step(self, step: int, inputs: Integers, targets: Integers) -> None:
         """Make update number `step` with inputs and targets [run, batch, length]."""

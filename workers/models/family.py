@@ -52,8 +52,13 @@ class Masks(Protocol):
 class Family(Protocol):
     """A seed-batched model of fixed shape."""
 
-    parameters: Sequence[Parameter]
-    first_answer: int
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """Return the parameters of one run."""
+
+    @property
+    def first_answer(self) -> int:
+        """Return the first position that is asked for."""
 
     def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:
         """Return the logits at positions from `first_answer` on.
@@ -104,5 +109,5 @@ def activate(name: str, x: Tensor) -> Tensor:
         return torch.nn.functional.silu(padded_rows(gate.contiguous()))[:, :rows] * value
     if name == "relu":
         return torch.relu(x)
-    function = {"gelu": torch.nn.functional.gelu, "tanh": torch.tanh}[name]
-    return function(padded_rows(x))[:, :rows]
+    padded = padded_rows(x)
+    return (torch.nn.functional.gelu(padded) if name == "gelu" else torch.tanh(padded))[:, :rows]

@@ -4,7 +4,7 @@ Pre-norm blocks without biases; the options of `GptSpec`. Only positions from `f
 so the last block computes queries, feed-forward and logits there alone: the same mathematics, less of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import torch
@@ -23,8 +23,9 @@ class Gpt:
     """The transformer of a spec for a vocabulary size and a length in tokens."""
 
     def __init__(self, spec: GptSpec, vocabulary_size: int, length: int, first_answer: int) -> None:
-        self.spec, self.vocabulary_size, self.length, self.first_answer = spec, vocabulary_size, length, first_answer
-        self.parameters = tuple(_parameters(spec, vocabulary_size, length))
+        self.spec, self.vocabulary_size, self.length = spec, vocabulary_size, length
+        self.first_answer: int = first_answer
+        self.parameters: Sequence[Parameter] = tuple(_parameters(spec, vocabulary_size, length))
         self._rotation = _rotation(length, spec.width // spec.heads) if spec.positions == "rotary" else None
 
     def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:

@@ -1,6 +1,6 @@
 """A seed-batched multilayer perceptron: one-hot tokens of the whole sequence in, logits at the last position out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import torch
@@ -15,8 +15,8 @@ class Mlp:
 
     def __init__(self, spec: MlpSpec, vocabulary_size: int, length: int) -> None:
         self.spec, self.vocabulary_size, self.length = spec, vocabulary_size, length
-        self.first_answer = length - 1
-        self.parameters = tuple(_parameters(spec, vocabulary_size, length))
+        self.first_answer: int = length - 1
+        self.parameters: Sequence[Parameter] = tuple(_parameters(spec, vocabulary_size, length))
 
     def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:
         """Return [run, batch, 1, vocabulary] for int64 tokens [run, batch, length]."""

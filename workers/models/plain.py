@@ -51,7 +51,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         heads = self.spec.heads
-        q, k, v = (part.view(batch, length, heads, -1).transpose(1, 2) for part in (x @ self.qkv).split(width, -1))
+        q, k, v = (part.view(batch, length, heads, -1).transpose(1, 2) for part in (x @ self.qkv).chunk(3, -1))
         if self.spec.positions == "rotary":
             q, k = rotate(q), rotate(k)
         scores = q @ k.transpose(-1, -2) / sqrt(width // heads)
@@ -92,7 +92,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, drop: Any) -> Tensor:
         x = x + drop(self.attention(self.norm_1(x)))
-        return x + drop(self.feedforward(self.norm_2(x)))
+        out: Tensor = x + drop(self.feedforward(self.norm_2(x)))
+        return out
 
 
 class PlainGpt(nn.Module):
@@ -117,7 +118,8 @@ class PlainGpt(nn.Module):
         x = drop(x)
         for block in self.blocks:
             x = block(x, drop)
-        return self.norm(x) @ (self.embedding.T if self.spec.tied_head else self.head)
+        out: Tensor = self.norm(x) @ (self.embedding.T if self.spec.tied_head else self.head)
+        return out
 
 
 class _Affine(nn.Module):
@@ -145,4 +147,5 @@ class PlainMlp(nn.Module):
         x = F.one_hot(tokens, self.vocabulary_size).flatten(1).float()
         for layer in self.layers:
             x = drop(self.activation(layer(x)))
-        return self.head(x)[:, None]
+        out: Tensor = self.head(x)[:, None]
+        return out

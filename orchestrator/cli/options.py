@@ -1,0 +1,47 @@
+"""Arguments and options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs import studies
+from jobs.errors import Fault, StudyError
+from jobs.study import Study
+from jobs.study_file import read_study
+
+_SHIPPED = Path(studies.__file__).parent
+
+
+def _complete_study(incomplete: str) -> list[str]:
+    here = [str(path) for path in sorted(Path().glob("*.yaml"))]
+    shipped = [path.stem for path in sorted(_SHIPPED.glob("*.yaml"))]
+    return [name for name in [*here, *shipped] if name.startswith(incomplete)]
+
+
+StudyFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A study file, or the name of a shipped study such as [bold]demo[/bold].",
+        autocompletion=_complete_study,
+    ),
+]
+StudyName = Annotated[str, typer.Argument(metavar="[STUDY]", help="The name of a study in the store.")]
+StoreFolder = Annotated[
+    Path, typer.Option("--store", "-s", envvar="SEEDBED_STORE", help="The folder of the store.", show_default=True)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Cpus = Annotated[int, typer.Option("--cpus", min=0, help="CPUs to use; 0: all of this machine's.")]
+DEFAULT_STORE = Path("seedbed-store")
+
+
+def find_study(name: str) -> tuple[Study, str]:
+    """Return the study of a file, or the shipped one of that name, and the file; raises StudyError."""
+    path = Path(name)
+    shipped = _SHIPPED / f"{name}.yaml"
+    if not path.exists() and path.name == name and shipped.exists():
+        path = shipped
+    elif path.is_dir():
+        raise StudyError((Fault(name, 0, "", "is a folder, not a study file"),))
+    return read_study(path), str(path)

@@ -1,0 +1,40 @@
+"""`seedbed plan`: what a study would take; trains nothing."""
+
+from jobs.errors import ForeignStore
+from jobs.store import LocalStore, open_store
+from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
+from orchestrator.cli.show import console, plan_table, print_json
+from orchestrator.clusters.inline import available_cpus
+from orchestrator.packing import Machine
+from orchestrator.plan import plan
+
+_MOST_ROWS = 40
+
+
+def command(study: StudyFile, store: StoreFolder = DEFAULT_STORE, cpus: Cpus = 0, as_json: AsJson = False) -> None:
+    """Check a study and show what it would take; trains nothing.
+
+    Conditions, runs, packs, parameters, FLOPs (6 x parameters x tokens), milestone checkpoints and their bytes, and
+    which runs the store already holds.
+
+    [bold]Example:[/bold] seedbed plan study.yaml --store results
+    """
+    checked, _ = find_study(study)
+    found: LocalStore | None = None
+    if store.exists() and any(store.iterdir()):
+        try:
+            found = open_store(store)
+        except ForeignStore:
+            if store != DEFAULT_STORE:
+                raise
+    count = cpus or available_cpus()
+    result = plan(checked, found, Machine(count, packs_at_once=count, device="cpu"))
+    if as_json:
+        print_json(result.as_dict())
+        return
+    table = plan_table(result)
+    if table.row_count > _MOST_ROWS:
+        table.rows = table.rows[:_MOST_ROWS]
+        table.caption = f"the first {_MOST_ROWS} of {len(result.conditions):,} conditions; --json lists all"
+    console.print(table)
+    console.print(f"Pack widths are assumed for {count} CPUs; `seedbed run` measures them first.", highlight=False)

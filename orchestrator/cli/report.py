@@ -1,0 +1,39 @@
+"""`seedbed report`: figures and one self-contained HTML page of a study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.store import open_store
+from orchestrator.cli.options import DEFAULT_STORE, AsJson, StoreFolder, StudyName
+from orchestrator.cli.show import console, print_json
+from orchestrator.library import Library
+
+
+def report_folder(store: Path, study: str) -> Path:
+    """Return where the report of a study goes: beside the store, never into it."""
+    return store.parent / f"{store.name}.report" / study
+
+
+def command(
+    study: StudyName = "",
+    store: StoreFolder = DEFAULT_STORE,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder; else beside the store.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the figures (PNG and SVG) and one HTML page of a study, finished or not.
+
+    [bold]Example:[/bold] seedbed report demo --store demo-store
+    """
+    library = Library(open_store(store))
+    name = library.only(study)
+    library.collect(name)
+    folder = out or report_folder(store, name)
+    from orchestrator.report import write_report  # matplotlib takes a second
+
+    written = [str(path) for path in write_report(library.summary(name), folder)]
+    if as_json:
+        print_json(written)
+    else:
+        console.print("\n".join(written), highlight=False, markup=False)

@@ -1,0 +1,138 @@
+"""`seedbed run`: train what the store does not hold yet, and show what it found."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from jobs.records import Status
+from jobs.store import open_store
+from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
+from orchestrator.cli.report import report_folder
+from orchestrator.cli.show import console, print_json, print_summary, progress_line, progress_table
+from orchestrator.clusters import Cluster
+from orchestrator.declared import register
+from orchestrator.library import Library
+from orchestrator.progress import Watch
+from orchestrator.scheduler import drive
+from orchestrator.state import State
+from orchestrator.summary import StudySummary
+from orchestrator.text import duration
+
+_LINE_EVERY_S = 10.0
+
+
+class ClusterKind(StrEnum):
+    """Where packs train."""
+
+    RAY = "ray"
+    INLINE = "inline"
+
+
+def command(
+    study: StudyFile,
+    store: StoreFolder = DEFAULT_STORE,
+    cluster: Annotated[ClusterKind, typer.Option(help="An embedded Ray, or this process.")] = ClusterKind.RAY,
+    cpus: Cpus = 0,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures and no report.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train every run of a study that the store does not hold yet.
+
+    The same command goes on after a crash or Ctrl-C, and trains nothing new when all is there. Failed runs are tried
+    again. At the end: a table per condition, figures, and one HTML page.
+
+    [bold]Example:[/bold] seedbed run study.yaml --store results
+    """
+    checked, file = find_study(study)
+    library = Library(open_store(store, create=True))
+    register(library.store, checked, file)
+    began = time.monotonic()
+    with (
+        _showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show,
+        closing(_cluster(cluster, cpus)) as place,
+    ):
+        state = drive(checked, library.store, place, show)
+    library.collect(checked.name)
+    summary = library.summary(checked.name)
+    folder = None if no_report else report_folder(store, checked.name)
+    if folder:
+        from orchestrator.report import write_report  # matplotlib takes a second
+
+        write_report(summary, folder)
+    if as_json:
+        print_json(summary.as_dict() | {"report": str(folder / "report.html") if folder else None})
+    else:
+        _say_end(summary, state, store, folder, time.monotonic() - began)
+    if state.counts()[Status.FAILED]:
+        raise typer.Exit(1)
+
+
+def _cluster(kind: ClusterKind, cpus: int) -> Cluster:
+    if kind is ClusterKind.INLINE:
+        from orchestrator.clusters.inline import InlineCluster
+
+        return InlineCluster(cpus)
+    from orchestrator.clusters.ray import RayCluster
+
+    return RayCluster(cpus)
+
+
+@contextmanager
+def _showing(watch: Watch, *, quiet: bool) -> Iterator[Callable[[State], None]]:
+    """Yield what shows progress: a live table on a terminal, a line now and then elsewhere."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stdout.isatty():
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+
+            def redraw(state: State) -> None:
+                snapshot = watch.look(at_once=state.finished)
+                if snapshot:
+                    live.update(progress_table(snapshot), refresh=True)
+
+            yield redraw
+    else:
+        last = [float("-inf")]
+
+        def write(state: State) -> None:
+            if time.monotonic() - last[0] >= _LINE_EVERY_S or state.finished:
+                last[0] = time.monotonic()
+                snapshot = watch.look(at_once=True)
+                if snapshot:
+                    console.print(progress_line(snapshot), highlight=False, markup=False)
+
+        yield write
+
+
+def _say_end(summary: StudySummary, state: State, store: Path, folder: Path | None, seconds: float) -> None:
+    print_summary(summary)
+    failed = [(run_id, run.reason) for run_id, run in state.runs.items() if run.status is Status.FAILED]
+    for run_id, reason in failed[:5]:
+        console.print(f"failed: {run_id}: {reason}", style="red", highlight=False, markup=False)
+    if failed:
+        console.print(f"{len(failed)} runs failed; their packs' logs are below {store / 'packs'}", highlight=False)
+    if summary.findings:
+        console.print(f"{summary.findings} findings in the table `audit`: look at them with seedbed query", style="red")
+    console.print(f"Took {duration(seconds)}.", highlight=False)
+    name = summary.name
+    if folder:
+        console.print(f"Report: {folder / 'report.html'} (figures beside it, PNG and SVG)", highlight=False)
+    query = "SELECT condition, status, count(*) FROM runs GROUP BY ALL"
+    console.print(
+        "Next:",
+        f"  seedbed status {name} --store {store}",
+        f'  seedbed query --store {store} "{query}"',
+        f'  python -c \'import seedbed; print(seedbed.open("{store}").runs("{name}").pandas())\'',
+        "  raise `count` under `seeds:` in the study file and run again: only the new runs are trained",
+        sep="\n",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

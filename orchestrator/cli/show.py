@@ -1,0 +1,137 @@
+"""How the command line shows things: tables, numbers, messages."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.records import Status
+from orchestrator.plan import StudyPlan
+from orchestrator.progress import Snapshot
+from orchestrator.summary import ConditionSummary, StudySummary
+from orchestrator.text import duration, interval, onset_text, probability, size
+
+_WIDE = 127
+# Where nobody looks (a file, a log) lines are wide, so that tables keep their columns.
+console = Console() if sys.stdout.isatty() else Console(width=132)
+errors = Console(stderr=True)
+
+
+def complain(message: str) -> None:
+    """Print an error message."""
+    errors.print(f"[bold red]seedbed:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_summary(summary: StudySummary) -> None:
+    """Print the table of a study, a row per condition; on a narrow terminal in two parts."""
+    rule = summary.rule
+    title = f"{escape(summary.name)}: success is {escape(rule.metric)} ≥ {rule.threshold:g} at the last step; "
+    title += "95 % intervals"
+    rows = [(escape(condition.condition.label), *_cells(condition)) for condition in summary.conditions]
+    columns = ["launched", "finished", "diverged", "failed", "P(success)", "Wilson", "Jeffreys"]
+    columns += ["mean if\nsuccess", "mean\nif not", "median\nonset"]
+    if console.width >= _WIDE:
+        console.print(_table(title, columns, rows))
+    else:
+        console.print(_table(title, columns[:5], [row[:6] for row in rows]))
+        console.print(_table("", columns[5:], [(row[0], *row[6:]) for row in rows]))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("condition", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _cells(condition: ConditionSummary) -> list[str]:
+    known = condition.success.cohort.finished + condition.success.cohort.diverged
+    return [
+        str(condition.launched),
+        *(str(condition.counts[status]) for status in (Status.FINISHED, Status.DIVERGED, Status.FAILED)),
+        f"{condition.successes}/{known} = {probability(condition.success.value)}" if known else "–",
+        interval((condition.success.low, condition.success.high)),
+        interval(condition.jeffreys),
+        _mean(condition.mean_of_successes),
+        _mean(condition.mean_of_failures),
+        onset_text(condition.onset),
+    ]
+
+
+def _mean(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def progress_table(snapshot: Snapshot) -> Table:
+    """Return how far a study is: totals, and a row per condition."""
+    table = Table(title=escape(progress_line(snapshot)), title_justify="left", box=None, padding=(0, 2))
+    for name in ("condition", "ended", "running", "waiting", "step", "P(success) so far"):
+        table.add_column(name, justify="left" if name == "condition" else "right")
+    for condition in snapshot.summary.conditions:
+        counts: Mapping[str, int] = {str(status): number for status, number in condition.counts.items()}
+        ended = counts["finished"] + counts["diverged"] + counts["failed"]
+        above, measured = condition.latest
+        steps = condition.curves.steps
+        table.add_row(
+            escape(condition.condition.label),
+            f"{ended}/{condition.launched}",
+            str(counts["running"]),
+            str(counts["waiting"]),
+            f"{steps[-1]:,}" if len(steps) else "–",
+            f"{above}/{measured} = {probability(above / measured)}" if measured else "–",
+        )
+    return table
+
+
+def progress_line(snapshot: Snapshot) -> str:
+    """Return how far a study is, in one line."""
+    share = snapshot.done / snapshot.run_steps if snapshot.run_steps else 1.0
+    left = "–" if snapshot.seconds_left is None else duration(snapshot.seconds_left)
+    return (
+        f"{snapshot.summary.name}: {snapshot.ended}/{snapshot.launched} runs done, {share:.0%} of all steps, "
+        f"{snapshot.steps_per_second:,.0f} run-steps/s, {left} left"
+    )
+
+
+def plan_table(plan: StudyPlan) -> Table:
+    """Return what a study would take: a row per condition, and the sums."""
+    title = f"{escape(plan.study)}: what it would take; nothing was trained"
+    table = Table(title=title, title_justify="left", show_footer=True, box=None, padding=(0, 2, 0, 0))
+    columns = {
+        "condition": "in all",
+        "runs": f"{plan.total('runs'):,}",
+        "held": f"{plan.total('held'):,}",
+        "packs": f"{plan.total('packs'):,}",
+        "parameters": "",
+        "tokens": f"{plan.total('tokens'):.3g}",
+        "FLOPs": f"{plan.total('flops'):.3g}",
+        "checkpoints": f"{plan.total('checkpoints'):,}",
+        "bytes": size(plan.total("checkpoint_bytes")),
+    }
+    for name, footer in columns.items():
+        table.add_column(name, footer, justify="left" if name == "condition" else "right", no_wrap=True)
+    for row in plan.conditions:
+        table.add_row(
+            escape(row.condition),
+            f"{row.runs:,}",
+            f"{row.held:,}",
+            f"{row.packs:,}",
+            f"{row.parameters:,}",
+            f"{row.tokens:.3g}",
+            f"{row.flops:.3g}",
+            f"{row.checkpoints:,}",
+            size(row.checkpoint_bytes),
+        )
+    return table

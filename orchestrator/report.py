@@ -1,0 +1,49 @@
+"""One self-contained HTML page of a study, and its figures beside it: no server, no network, no script."""
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from orchestrator import plots
+from orchestrator.summary import StudySummary
+from orchestrator.text import interval, onset_text, probability
+
+_CAPTIONS = {
+    "success": "P(success) against scale, and the mean score beside it.",
+    "scores": "The last score of every seed. Where there are two clusters, the mean lies where no run is.",
+    "curves": "Every seed's curve over the fan of quantiles.",
+}
+
+
+def write_report(summary: StudySummary, folder: Path) -> list[Path]:
+    """Write the figures (PNG, SVG) and `report.html` into `folder`; returns the paths, the page first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    with plots.house_style():
+        for name, draw in plots.FIGURES.items():
+            written += plots.save(draw(summary), folder / name)
+    pictures = {path.stem: path for path in written if path.suffix == ".svg"}
+    figures = [(name, _CAPTIONS[name], _data_url(pictures[name])) for name in plots.FIGURES]
+    page = render(summary, figures)
+    target = folder / "report.html"
+    # A reader never finds half a page: written aside, then renamed.
+    aside = folder / "report.html.part"
+    aside.write_text(page, encoding="utf-8")
+    aside.replace(target)
+    return [target, *written]
+
+
+def render(summary: StudySummary, figures: list[tuple[str, str, str]]) -> str:
+    """Return the page; figures are (name, caption, URL). Every text is escaped: names and labels may be hostile."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(interval=interval, probability=probability, onset=onset_text)
+    template = environment.from_string(files("orchestrator.templates").joinpath("report.html").read_text("utf-8"))
+    launched = sum(condition.launched for condition in summary.conditions)
+    known = sum(c.success.cohort.finished + c.success.cohort.diverged for c in summary.conditions)
+    return template.render(study=summary, figures=figures, launched=launched, known=known)
+
+
+def _data_url(path: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
