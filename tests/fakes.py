@@ -1,0 +1,85 @@
+"""A cluster whose packs end as a test says, and which leaves in the store what a real worker would."""
+
+from collections.abc import Callable, Iterable
+
+from jobs.claims import FRESH, attempts_of, claim
+from jobs.errors import ClusterError, StudyInterrupted
+from jobs.identity import condition_spec, run_spec
+from jobs.pack import PackOutcome, RunOutcome, get_request, put_outcome
+from jobs.records import Status
+from jobs.spec import Condition
+from jobs.store import open_store
+from orchestrator.clusters import News
+from orchestrator.packing import AssumedTiming, Machine, Timing
+from orchestrator.state import PackEnded, PackLost
+
+Verdict = Callable[[str, int], Status | BaseException | None]
+
+
+def finish(run_id: str, attempt: int) -> Status:
+    """Let every run finish."""
+    return Status.FINISHED
+
+
+class FakeCluster:
+    """Carries a pack out at `poll`, without training.
+
+    verdict  (run, attempt) → how it ends: a status; an error that loses its pack; None: the pack's process dies
+    """
+
+    def __init__(self, cpus: int = 2, verdict: Verdict = finish) -> None:
+        self.cpus, self.verdict = cpus, verdict
+        self.launched: list[tuple[str, tuple[str, ...]]] = []
+        self.waiting: list[tuple[str, str]] = []
+        self.stopped: set[str] = set()
+        self.closed = False
+
+    def machine(self) -> Machine:
+        return Machine(self.cpus, packs_at_once=self.cpus, device="cpu")
+
+    def calibrate(
+        self, store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float
+    ) -> list[Timing]:
+        return [AssumedTiming(width, count, (2 + width) / count**0.5) for count in threads for width in (1, 4)]
+
+    def launch(self, store_url: str, pack_id: str, threads: int) -> None:
+        request = get_request(open_store(store_url), pack_id)
+        self.launched.append((pack_id, tuple(run.run_id for run in request.runs)))
+        self.waiting.append((store_url, pack_id))
+
+    def poll(self, timeout_s: float) -> list[News]:
+        if not self.waiting:
+            return []
+        store_url, pack_id = self.waiting.pop(0)
+        if pack_id in self.stopped:
+            return [PackLost(pack_id, StudyInterrupted("asked to stop"))]
+        store = open_store(store_url)
+        request = get_request(store, pack_id)
+        spec = condition_spec(request.condition)
+        runs = []
+        for run in request.runs:
+            before = attempts_of(store, run.run_id)
+            resolved = run_spec(spec, run.seeds.seeds())
+            made = claim(store, run.run_id, pack_id, (FRESH, ""), resolved, after=len(before))
+            runs.append((made, self.verdict(run.run_id, made.attempt)))
+        for _, verdict in runs:
+            if verdict is None:
+                return [PackLost(pack_id, ClusterError("the pack's process ended"))]
+            if isinstance(verdict, BaseException):
+                return [PackLost(pack_id, verdict)]
+        outcome = PackOutcome(pack_id=pack_id, runs=tuple(_outcomes(runs, request.condition.training.steps)))
+        put_outcome(store, outcome)
+        return [PackEnded(pack_id, outcome)]
+
+    def stop(self, pack_id: str) -> None:
+        self.stopped.add(pack_id)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _outcomes(runs: Iterable[tuple[object, object]], steps: int) -> Iterable[RunOutcome]:
+    for made, verdict in runs:
+        assert isinstance(verdict, Status)
+        reason = "" if verdict is Status.FINISHED else str(verdict)
+        yield RunOutcome(run_id=made.run_id, attempt=made.attempt, status=verdict, step=steps, reason=reason)  # type: ignore[attr-defined]

@@ -1,0 +1,84 @@
+"""Packing: every run once, balanced, never an idle processor, and the same for the same input."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.study import Study
+from orchestrator.packing import AssumedTiming, Machine, Todo, assumed_timings, most_threads, pack_runs, seconds_in_all
+
+TWO = Machine(2, 2, "cpu")
+# A step costs as much as 4 runs even for one run, up to 16; beyond, wider is slower than in proportion.
+CURVE = [AssumedTiming(w, 1, 4 + w if w <= 16 else 2.0 * w) for w in (1, 2, 4, 8, 16, 32)]
+
+
+def todo(count: int, condition: str = "c", step: int = -1) -> list[Todo]:
+    return [Todo(f"{condition}.{step}.{index:03d}", condition, step, 100) for index in range(count)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 70), st.sampled_from("cd"), st.sampled_from([-1, 5])), max_size=4),
+    st.integers(1, 5),
+    st.sampled_from(["calibrated", 1, 3, 1000]),
+)
+def test_every_run_is_in_one_pack_with_its_like(
+    groups: list[tuple[int, str, int]], cpus: int, pack_width: int | str
+) -> None:
+    runs = list({run.run_id: run for count, condition, step in groups for run in todo(count, condition, step)}.values())
+    machine = Machine(cpus, cpus, "cpu")
+    packs = pack_runs(runs, {"c": CURVE, "d": CURVE}, pack_width, machine)  # type: ignore[arg-type]
+    assert Counter(run for pack in packs for run in pack.run_ids) == Counter(run.run_id for run in runs)
+    like = {run.run_id: (run.condition_id, run.resumed_step) for run in runs}
+    assert all(len({like[run] for run in pack.run_ids}) == 1 for pack in packs)
+    assert all(pack.threads <= cpus for pack in packs)
+    assert packs == pack_runs(runs, {"c": CURVE, "d": CURVE}, pack_width, machine)  # type: ignore[arg-type]
+    if isinstance(pack_width, int):
+        assert all(len(pack.run_ids) <= pack_width for pack in packs)
+
+
+def widths(count: int, machine: Machine = TWO, pack_width: int | str = "calibrated") -> list[int]:
+    return [len(p.run_ids) for p in pack_runs(todo(count), {"c": CURVE}, pack_width, machine)]  # type: ignore[arg-type]
+
+
+def test_packs_are_balanced_and_no_processor_idles() -> None:
+    assert sorted(widths(25, pack_width=24)) == [12, 13]
+    assert widths(2) == [1, 1]
+    assert widths(16) == [8, 8]
+    assert len(widths(3, Machine(1, 1, "cpu"))) == 1
+    assert max(widths(200)) <= 16, "no wider than pays"
+
+
+def test_a_dear_start_makes_fewer_and_wider_packs() -> None:
+    dear = Machine(2, 2, "cpu", start_s=10_000.0)
+    assert len(widths(200, dear)) < len(widths(200))
+
+
+def test_the_longest_packs_start_first() -> None:
+    runs = [*todo(4, "c"), *(Todo(f"d{i}", "d", -1, 10_000) for i in range(4))]
+    packs = pack_runs(runs, {"c": CURVE, "d": CURVE}, 2, TWO)
+    assert [pack.condition_id for pack in packs] == ["d", "d", "c", "c"]
+    assert seconds_in_all(packs, TWO) == max(pack.seconds for pack in packs) + packs[-1].seconds
+
+
+def test_two_threads_are_used_where_they_are_faster_than_two_packs() -> None:
+    curve = [AssumedTiming(w, t, w / t**1.2) for w in (1, 8) for t in (1, 2)]
+    packs = pack_runs(todo(16), {"c": curve}, "calibrated", TWO)
+    assert {pack.threads for pack in packs} == {2}
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (3, 2), (7, 4), (8, 8)])
+def test_threads_are_powers_of_two(cpus: int, threads: int, study: Callable[..., Study]) -> None:
+    assert most_threads(cpus) == threads
+    timings = assumed_timings(study().points[0].condition, Machine(cpus, cpus, "cpu"))
+    assert {t.threads for t in timings} == {1, threads}
+
+
+def test_the_name_of_a_pack_is_its_set_of_runs() -> None:
+    one, two = pack_runs(todo(4), {"c": CURVE}, 2, TWO)
+    assert one.key != two.key
+    assert len(one.key) == 16
+    again = pack_runs(list(reversed(todo(4))), {"c": CURVE}, 2, TWO)
+    assert {p.key for p in again} == {one.key, two.key}
