@@ -37,6 +37,7 @@ _STYLE: Any = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # a `$` in a name is a `$`
     "svg.hashsalt": "seedbed",
     "svg.fonttype": "path",
 }

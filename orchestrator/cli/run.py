@@ -8,9 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 from rich.live import Live
 
+from jobs.layout import PackKeys
 from jobs.records import Status
 from jobs.store import open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
@@ -26,6 +28,7 @@ from orchestrator.summary import StudySummary
 from orchestrator.text import duration
 
 _LINE_EVERY_S = 10.0
+_MOST_FAILURES = 5
 
 
 class ClusterKind(StrEnum):
@@ -59,7 +62,7 @@ def command(
         closing(_cluster(cluster, cpus)) as place,
     ):
         state = drive(checked, library.store, place, show)
-    library.collect(checked.name)
+    tables = library.collect(checked.name)
     summary = library.summary(checked.name)
     folder = None if no_report else report_folder(store, checked.name)
     if folder:
@@ -69,7 +72,9 @@ def command(
     if as_json:
         print_json(summary.as_dict() | {"report": str(folder / "report.html") if folder else None})
     else:
-        _say_end(summary, state, store, folder, time.monotonic() - began)
+        print_summary(summary)
+        _say_failures(tables["attempts"], state, store)
+        _say_end(summary, store, folder, time.monotonic() - began)
     if state.counts()[Status.FAILED]:
         raise typer.Exit(1)
 
@@ -111,13 +116,24 @@ def _showing(watch: Watch, *, quiet: bool) -> Iterator[Callable[[State], None]]:
         yield write
 
 
-def _say_end(summary: StudySummary, state: State, store: Path, folder: Path | None, seconds: float) -> None:
-    print_summary(summary)
-    failed = [(run_id, run.reason) for run_id, run in state.runs.items() if run.status is Status.FAILED]
-    for run_id, reason in failed[:5]:
-        console.print(f"failed: {run_id}: {reason}", style="red", highlight=False, markup=False)
-    if failed:
-        console.print(f"{len(failed)} runs failed; their packs' logs are below {store / 'packs'}", highlight=False)
+def _say_failures(attempts: pa.Table, state: State, store: Path) -> None:
+    """Print run, step, reason and log of the runs that failed."""
+    packs = dict(zip(attempts["run_id"].to_pylist(), attempts["pack_id"].to_pylist(), strict=True))  # newest last
+    failed = [(run_id, run) for run_id, run in state.runs.items() if run.status is Status.FAILED]
+    for run_id, run in failed[:_MOST_FAILURES]:
+        log = store / PackKeys(packs[run_id]).log if run_id in packs else store / "packs"
+        console.print(
+            f"failed: run {run_id}, step {run.step}: {run.reason}; log: {log}",
+            style="red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    if len(failed) > _MOST_FAILURES:
+        console.print(f"… and {len(failed) - _MOST_FAILURES} more failed runs: seedbed query, table `attempts`")
+
+
+def _say_end(summary: StudySummary, store: Path, folder: Path | None, seconds: float) -> None:
     if summary.findings:
         console.print(f"{summary.findings} findings in the table `audit`: look at them with seedbed query", style="red")
     console.print(f"Took {duration(seconds)}.", highlight=False)

@@ -1,0 +1,69 @@
+"""Onset brackets by hand, their median, and the traps."""
+
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from orchestrator.estimates.onset import Bracket, median_onset, onset
+
+STEPS = np.array([0, 10, 20, 40, 80])
+
+
+@pytest.mark.parametrize(
+    ("values", "sustained", "low", "high"),
+    [
+        ([0.1, 0.2, 0.95, 0.96, 0.97], 3, 10, 20),
+        ([0.1, 0.95, 0.2, 0.95, 0.96], 2, 20, 40),  # a flicker is no onset
+        ([0.1, 0.95, 0.2, 0.95, 0.96], 1, 0, 10),
+        ([0.1, 0.2, 0.3, 0.4, 0.95], 3, 40, 80),  # holds up to the last probe
+        ([0.1, 0.2, 0.3, 0.95, 0.4], 3, 80, inf),  # crossed, not sustained
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 1, 80, inf),
+        ([0.9, 0.9, 0.9, 0.9, 0.9], 3, -inf, 0),  # there at the first probe; the threshold itself counts
+        ([0.1, nan, 0.95, nan, 0.97], 2, 0, 20),  # a probe that was not taken widens the bracket
+        ([nan] * 5, 1, -inf, inf),
+    ],
+)
+def test_brackets_by_hand(values: list[float], sustained: int, low: float, high: float) -> None:
+    assert onset(STEPS, np.array(values), 0.9, sustained) == Bracket(high, low)
+
+
+def test_the_truth_is_inside_its_bracket_for_any_grid() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        steps = np.unique(generator.integers(0, 2000, size=30))
+        truth = generator.uniform(1, 2500)
+        found = onset(steps, np.where(steps >= truth, 1.0, 0.0), 0.9, 3)
+        assert found.low < truth <= found.high
+
+
+def brackets(*highs: float) -> list[Bracket]:
+    return [Bracket(high, high - 10 if high < inf else 100.0) for high in highs]
+
+
+def test_the_median_counts_runs_without_onset_as_later() -> None:
+    assert median_onset(brackets(30, 10, inf)).bracket == Bracket(30, 20)
+    assert median_onset(brackets(10, 20, 30, inf)).bracket == Bracket(20, 10), "the lower of two middles"
+    assert median_onset(brackets(10, inf, inf)).bracket.high == inf
+    assert median_onset([]).runs == 0
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(10, 2, 9), (20, 6, 15), (50, 18, 33)])
+def test_the_interval_is_between_the_published_order_statistics(n: int, low: int, high: int) -> None:
+    found = median_onset(brackets(*(100.0 * i for i in range(1, n + 1))))
+    assert found.interval == (100.0 * low - 10, 100.0 * high)
+
+
+def test_five_runs_are_too_few_for_an_interval() -> None:
+    assert median_onset(brackets(1, 2, 3, 4, 5)).interval == (-inf, inf)
+
+
+def test_the_interval_covers_the_median_of_the_onsets() -> None:
+    generator = np.random.default_rng(1)
+    steps = np.arange(0, 2001, 50)
+    covered = 0
+    for _ in range(500):
+        times = generator.exponential(700, size=20)
+        found = median_onset([onset(steps, (steps >= time).astype(float), 0.9, 3) for time in times])
+        covered += found.interval[0] < 700 * np.log(2) <= found.interval[1]
+    assert covered / 500 >= 0.94

@@ -1,0 +1,111 @@
+"""Figures and report: every kind of study can be drawn, equal summaries give equal files, hostile text is text."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from jobs.records import Status
+from orchestrator import plots
+from orchestrator.report import render, write_report
+from orchestrator.summary import StudySummary, summarise
+from tests.orchestrator.made import made
+
+HOSTILE = "<img src=x onerror=alert(1)>&\"'{{ 7*7 }}$\\frac{$"
+STUDIES = {
+    "four": lambda: made([0.1, 0.4, 0.7, 1.0]),
+    "one": lambda: made([0.5]),
+    "twelve": lambda: made(list(np.linspace(0, 1, 12)), seeds=6),
+    "words": lambda: made([0.2, 0.8], factor="model.norm", values=["rmsnorm", "layernorm"]),
+    "none": lambda: made([0.0, 0.0]),
+    "all": lambda: made([1.0, 1.0]),
+    "waiting": lambda: made([0.5], seeds=3, statuses={(0, seed): Status.WAITING for seed in range(3)}),
+    "mixed": lambda: made(
+        [0.5, 0.5], statuses={(0, 1): Status.FAILED, (1, 2): Status.DIVERGED, (1, 4): Status.RUNNING}
+    ),
+    "hostile": lambda: made([0.5, 0.5], factor=HOSTILE, name="safe", question=HOSTILE),
+}
+
+
+@pytest.fixture(params=sorted(STUDIES))
+def summary(request: pytest.FixtureRequest) -> StudySummary:
+    return summarise(*STUDIES[request.param]())
+
+
+def test_every_figure_of_every_kind_of_study(summary: StudySummary, tmp_path: Path) -> None:
+    for name, draw in plots.FIGURES.items():
+        with plots.house_style():
+            figure = draw(summary)
+        png, svg = plots.save(figure, tmp_path / name)
+        picture = imread(png)
+        assert picture.shape[0] > 300
+        assert picture[..., :3].std() > 0.02, "something was drawn"
+        assert svg.read_text().startswith("<?xml")
+        note = figure.get_supxlabel()
+        assert "of" in note
+        assert "cohort" in note
+
+
+def test_equal_summaries_give_equal_files(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_report(summarise(*STUDIES["mixed"]()), tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == [
+        "curves.png",
+        "curves.svg",
+        "report.html",
+        "scores.png",
+        "scores.svg",
+        "success.png",
+        "success.svg",
+    ]
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data.strip())
+
+
+def test_the_page_is_one_file_without_script_or_network(tmp_path: Path) -> None:
+    page = write_report(summarise(*STUDIES["four"]()), tmp_path)[0].read_text()
+    parsed = Page(page)
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    sources = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert len(sources) == 3
+    assert all(str(source).startswith("data:image/svg+xml;base64,") for source in sources)
+    assert not re.search(r"url\(|@import", page)
+    assert all(attributes.get("alt") for tag, attributes in parsed.tags if tag == "img")
+
+
+def test_the_page_says_the_numbers_of_the_summary(tmp_path: Path) -> None:
+    summary = summarise(*STUDIES["mixed"]())
+    page = Page(write_report(summary, tmp_path)[0].read_text())
+    text = " ".join(page.words)
+    for condition in summary.conditions:
+        known = condition.success.cohort.finished + condition.success.cohort.diverged
+        assert f"{condition.successes}/{known} = " in text
+        assert condition.success.cohort.digest in text
+    assert "2 runs have not ended or have failed" in text
+    assert "38 of 40 runs have a known outcome" in text
+
+
+def test_hostile_names_are_text() -> None:
+    page = render(summarise(*STUDIES["hostile"]()), [(HOSTILE, HOSTILE, "data:image/svg+xml;base64,")])
+    parsed = Page(page)
+    assert [attributes for tag, attributes in parsed.tags if tag == "img" and "onerror" in attributes] == []
+    assert HOSTILE in parsed.words
+    assert "{{ 7*7 }}" in page, "a name is no template either"
