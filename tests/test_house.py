@@ -35,6 +35,7 @@ BANNED = {
 # Broad handlers stand at named borders alone: a user's code, and the mouth of a process.
 BROAD = {
     "jobs/tasks/__init__.py": 1,
+    "orchestrator/clusters/inline.py": 1,
     "workers/batches.py": 1,
     "workers/probes.py": 2,
 }
@@ -90,7 +91,7 @@ def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def plausible(parameter: inspect.Parameter) -> object:
-    values = {"str": "text", "int": 3, "tuple[Fault, ...]": (errors.Fault("a.yaml", 3, "key", "is wrong"),)}
+    values = {"str": "text", "int": 3, "tuple[jobs.errors.Fault, ...]": (errors.Fault("a.yaml", 3, "key", "is wrong"),)}
     return values[inspect.formatannotation(parameter.annotation)]
 
 
