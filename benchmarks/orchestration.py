@@ -1,0 +1,85 @@
+"""What it costs to look after runs: 1,000 runs that train nothing, and a plan of 10,000.
+
+    python -m benchmarks.orchestration
+
+The runs have 0 steps: request, claim, probe at step 0, milestone, shard, outcome, tables, summary are all real.
+Beside them, in the same process, the bare durable writes that no store could do without: one per run.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from jobs.identity import canonical_json
+from jobs.store import open_store
+from jobs.study import Study
+from jobs.study_file import parse_study
+from orchestrator.clusters.inline import InlineCluster
+from orchestrator.declared import register
+from orchestrator.library import Library
+from orchestrator.packing import Machine
+from orchestrator.plan import plan
+from orchestrator.scheduler import drive
+
+STUDY = """\
+study: nothing
+task: {{name: parity, bits: 4, subset: 2, test_size: 8}}
+model: {{family: mlp, width: 4}}
+optimizer: {{learning_rate: 1e-3}}
+training: {{steps: 0, batch_size: 1}}
+grid: {{model.width: [4, 8, 12, 16]}}
+seeds: {{design: paired, count: {count}}}
+"""
+
+
+def study(runs: int) -> Study:
+    """Return a study of so many runs in 4 conditions."""
+    return parse_study(STUDY.format(count=runs // 4), "nothing.yaml", Path())
+
+
+def milliseconds_per_run(runs: int) -> tuple[float, float]:
+    """Return milliseconds per run of the whole drive with its tables and summary, and of a bare durable write."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        store = open_store(Path(folder) / "store", create=True)
+        cluster = InlineCluster()
+        start = time.perf_counter()
+        register(store, study(runs), "nothing.yaml")
+        drive(study(runs), store, cluster)
+        library = Library(store)
+        library.collect("nothing")
+        summary = library.summary("nothing")
+        whole = time.perf_counter() - start
+        assert all(condition.success.cohort.finished == runs // 4 for condition in summary.conditions)
+        cluster.close()
+        start = time.perf_counter()
+        for number in range(runs):
+            store.put(f"bare/{number}", canonical_json({"run": number}))
+        bare = time.perf_counter() - start
+    return 1000 * whole / runs, 1000 * bare / runs
+
+
+def seconds_to_plan(runs: int) -> float:
+    """Return the seconds from text to plan."""
+    start = time.perf_counter()
+    result = plan(study(runs), None, Machine(2, 2, "cpu"))
+    assert result.total("runs") == runs
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, nargs="+", default=[250, 1000, 4000])
+    parser.add_argument("--planned", type=int, default=10_000)
+    given = parser.parse_args()
+    milliseconds_per_run(8)
+    print("| runs that train nothing | ms a run | a bare durable write, ms | ratio |")
+    print("| --- | --- | --- | --- |")
+    for runs in given.runs:
+        whole, bare = milliseconds_per_run(runs)
+        print(f"| {runs:,} | {whole:.2f} | {bare:.2f} | {whole / bare:.1f} |")
+    print(f"\n{given.planned:,} runs planned in {seconds_to_plan(given.planned):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
