@@ -9,6 +9,7 @@ of attention, and nothing else, against a large product measured in the same pro
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from workers.determinism import make_deterministic
 from workers.engines.packed import PackedEngine
 from workers.models import plain
 
-VOCABULARY, LENGTH, BATCH, LAYERS, HEADS = 32, 32, 32, 2, 4
+VOCABULARY, LAYERS, HEADS = 32, 2, 4
+LENGTH, BATCH = int(os.environ.get("BENCH_LENGTH", "32")), int(os.environ.get("BENCH_BATCH", "32"))
 PACK_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 
 

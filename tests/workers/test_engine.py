@@ -60,7 +60,9 @@ def test_a_runs_bits_do_not_depend_on_width_slot_or_threads(model: dict[str, Any
     assert digests(model, [3], threads=2)[3] == alone
 
 
-@pytest.mark.parametrize(("batch", "length", "first_answer"), [(1, 5, 0), (64, 13, 12), (33, 11, 7), (128, 32, 0)])
+@pytest.mark.parametrize(
+    ("batch", "length", "first_answer"), [(1, 5, 0), (64, 13, 12), (33, 11, 7), (128, 32, 0), (5, 27, 0)]
+)
 def test_the_same_for_shapes_small_odd_and_large(batch: int, length: int, first_answer: int) -> None:
     model = {"family": "gpt", "layers": 1, "width": 20, "heads": 2}
     shape = {"batch": batch, "length": length, "first_answer": first_answer}

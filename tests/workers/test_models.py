@@ -74,6 +74,25 @@ class GivenMasks:
         return values * kept.view(values.shape) / (1 - self.rate)
 
 
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize(("heads", "length"), [(4, 26), (1, 26), (2, 23), (2, 40)])
+def test_long_sequences_whose_attention_goes_by_slabs(positions: str, heads: int, length: int) -> None:
+    spec = condition({"family": "gpt", "layers": 2, "width": 16, "heads": heads, "positions": positions})
+    engine = PackedEngine(spec, VOCABULARY, length, streams(0, 1), "cpu")
+    oracle = plain.build(spec.model, VOCABULARY, length)
+    oracle.load_state_dict({n: engine.state()[f"model.{n}"][1] for n, _ in oracle.named_parameters()})
+    inputs = np.random.default_rng(1).integers(0, VOCABULARY, size=(2, 3, length))
+    engine.train_step(0, inputs, inputs[:, :, ::-1].copy())
+    targets = torch.from_numpy(inputs[1, :, ::-1].copy())
+    loss = F.cross_entropy(oracle(torch.from_numpy(inputs[1])).flatten(0, 1), targets.flatten())
+    loss.backward()
+    assert engine.losses[1] == pytest.approx(loss.item(), rel=2e-6)
+    gradients = engine._views(engine.optimizer.gradients)
+    for name, parameter in oracle.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(gradients[name][1], parameter.grad, rtol=2e-4, atol=2e-6, msg=name)
+
+
 @pytest.mark.parametrize("first_answer", [0, 3, LENGTH - 1])
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: "-".join(map(str, m.values())))
 def test_losses_and_gradients_are_those_of_the_plain_module(model: dict[str, Any], first_answer: int) -> None:

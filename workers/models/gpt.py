@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.spec import GptSpec
+from workers.models.attention import attend, attend_together
 from workers.models.family import Masks, Parameter, activate
 
 NORM_EPSILON = 1e-5
@@ -47,17 +48,22 @@ class Gpt:
         table = torch.cat([values["embedding"], values["positions"]], dim=1) if learned else values["embedding"]
         places = torch.arange(length) + self.vocabulary_size
         if self.vocabulary_size <= _SMALL_VOCABULARY:
-            rows = torch.zeros(runs, batch, length, table.shape[1])
-            rows.scatter_(3, tokens[..., None], 1.0)
-            if learned:
-                rows[..., torch.arange(length), places] = 1.0
-            return torch.bmm(rows.view(runs, batch * length, -1), table)
+            return torch.bmm(self._one_hot(tokens), table)
         offsets = torch.arange(runs)[:, None, None] * table.shape[1]
         flat = table.reshape(-1, self.spec.width)
         x = F.embedding(tokens + offsets, flat)
         if learned:
             x = x + F.embedding(places.expand(runs, batch, length) + offsets, flat)
         return x.view(runs, batch * length, -1)
+
+    def _one_hot(self, tokens: Tensor) -> Tensor:
+        """Return [run, batch·length, vocabulary (+ length)]: the token, and the place where places are learned."""
+        runs, batch, length = tokens.shape
+        rows = torch.eye(self.vocabulary_size)[tokens]
+        if self.spec.positions == "learned":
+            places = torch.eye(self.length)[:length].expand(runs, batch, length, self.length)
+            rows = torch.cat([rows, places], dim=3)
+        return rows.view(runs, batch * length, -1)
 
     def _block(
         self, values: Mapping[str, Tensor], at: str, x: Tensor, shape: tuple[int, int, int], drop: Masks
@@ -73,15 +79,24 @@ class Gpt:
             q = torch.bmm(some, qkv[:, :, : spec.width]).view(runs * batch, rest, heads, size)
             k, v = torch.bmm(inner, qkv[:, :, spec.width :]).view(runs * batch, length, 2, heads, size).unbind(2)
             x = x.view(runs, batch, length, -1)[:, :, asked:].reshape(runs, batch * rest, -1)
+            mixed = attend(*self._turned(q, k, asked), v)
         else:
-            q, k, v = torch.bmm(inner, qkv).view(runs * batch, length, 3, heads, size).unbind(2)
-        if self._rotation is not None:
-            q, k = _rotate(q, self._rotation, asked), _rotate(k, self._rotation, 0)
-        mixed = attend(q, k, v).reshape(runs, x.shape[1], spec.width)
+            together = torch.bmm(inner, qkv).view(runs * batch, length, 3, heads, size)
+            if self._rotation is not None:
+                q, k, v = together.unbind(2)
+                together = torch.stack([*self._turned(q, k, 0), v], dim=2)
+            mixed = attend_together(together)
+        mixed = mixed.reshape(runs, x.shape[1], spec.width)
         x = x + drop(torch.bmm(mixed, values[at + "attention.out"]))
         up = values[at + "norm_2.gain"][:, :, None] * values[at + "feedforward.up"]
         hidden = activate(spec.activation, torch.bmm(self._norm(x), up))
         return x + drop(torch.bmm(hidden, values[at + "feedforward.down"]))
+
+    def _turned(self, q: Tensor, k: Tensor, asked: int) -> tuple[Tensor, Tensor]:
+        """Return q (from position `asked` on) and k with rotary positions, where the spec has them."""
+        if self._rotation is None:
+            return q, k
+        return _rotate(q, self._rotation, asked), _rotate(k, self._rotation, 0)
 
     def _norm(self, x: Tensor) -> Tensor:
         if self.spec.norm == "layernorm":
@@ -104,18 +119,6 @@ class _RmsNorm(torch.autograd.Function):
         y, scale = ctx.saved_tensors  # type: ignore[attr-defined]
         g = gradients[0]
         return g.addcmul(y, (g * y).mean(dim=-1, keepdim=True), value=-1).mul_(scale)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return causal attention of the last positions: [n, asked, heads, size] for k, v [n, length, heads, size]."""
-    asked, length = q.shape[1], k.shape[1]
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if asked == length:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-    if asked == 1:
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    seen = torch.ones(asked, length, dtype=torch.bool).tril(length - asked)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
 
 
 def _rotation(length: int, size: int) -> Tensor:

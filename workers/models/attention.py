@@ -1,0 +1,122 @@
+"""Causal softmax attention over many small heads.
+
+PyTorch's fused attention costs about 7 µs a head, forward and backward, whatever the head's size: with a crowd of
+seeds that is half of a step. From `_LONG` tokens on, plain products over slabs of heads that fit the cache are 1.5 to
+2.6 times as fast (measured at 32 tokens, head sizes 32 to 4); below, the fused kernel is.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_LONG = 24
+_MOST_EXPLICIT = 256  # tokens; beyond, the square of the length no longer fits the cache
+_SLAB = 512  # heads
+_SMALL_HEAD = 8
+
+
+def attend_together(qkv: Tensor) -> Tensor:
+    """Return causal attention [n, length, heads, size] of all positions for qkv [n, length, 3, heads, size]."""
+    length = qkv.shape[1]
+    if _LONG <= length <= _MOST_EXPLICIT:
+        return _Slabs.apply(qkv)  # type: ignore[no-any-return, no-untyped-call]
+    return attend(*qkv.unbind(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return causal attention of the last positions: [n, asked, heads, size] for k, v [n, length, heads, size]."""
+    asked, length = q.shape[1], k.shape[1]
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if asked == length:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    if asked == 1:
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    seen = torch.ones(asked, length, dtype=torch.bool).tril(length - asked)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
+
+
+def _slabs(heads: int) -> list[slice]:
+    """Return slices of at least `_SLAB` heads, or one of all: never a slab of fewer matrices than threads."""
+    count = max(heads // _SLAB, 1)
+    edges = [heads * part // count for part in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(edges)]
+
+
+class _Slabs(torch.autograd.Function):
+    """Attention of qkv [n, length, 3, heads, size], slab by slab; returns [n, length, heads, size]."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, qkv: Tensor) -> Tensor:
+        n, length, _, heads, size = qkv.shape
+        layout = _Layout(heads, length, size)
+        q, k, v = (layout.gather(part) for part in qkv.unbind(2))
+        future = torch.ones(length, length, dtype=torch.bool).triu(1)
+        bias = qkv.new_zeros(length, length).masked_fill_(future, float("-inf"))
+        out, weights = torch.empty_like(q), q.new_empty(n * heads, length, length)
+        for some in _slabs(n * heads):
+            scores = torch.baddbmm(bias, layout.rows(q[some]), layout.columns(k[some]), alpha=size**-0.5)
+            torch.softmax(scores, -1, out=weights[some])
+            layout.product(weights[some], v[some], out[some])
+        ctx.save_for_backward(q, k, v, weights)
+        ctx.layout = layout  # type: ignore[attr-defined]
+        return layout.scatter(out)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        q, k, v, weights = ctx.saved_tensors  # type: ignore[attr-defined]
+        layout: _Layout = ctx.layout  # type: ignore[attr-defined]
+        g = layout.gather(gradients[0])
+        dq, dk, dv = (torch.empty_like(q) for _ in range(3))
+        for some in _slabs(len(q)):
+            p = weights[some]
+            layout.product(p.transpose(1, 2), g[some], dv[some])
+            slope = torch.bmm(layout.rows(g[some]), layout.columns(v[some]))
+            slope = torch._softmax_backward_data(slope, p, -1, p.dtype).mul_(layout.size**-0.5)  # noqa: SLF001
+            layout.product(slope, k[some], dq[some])
+            layout.product(slope.transpose(1, 2), q[some], dk[some])
+        return torch.stack([layout.scatter(part) for part in (dq, dk, dv)], dim=2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How heads lie in memory: [head, length, size], or [head, size, length] where heads are small.
+
+    A product whose result has rows of 4 floats leaves most of a vector register empty; across, its rows are as long
+    as the sequence (1.7 times as fast at size 4, 1.4 at 8, no faster from 16 on).
+    """
+
+    heads: int
+    length: int
+    size: int
+
+    @property
+    def across(self) -> bool:
+        return self.size <= _SMALL_HEAD
+
+    def gather(self, part: Tensor) -> Tensor:
+        """Return [head, …] for [n, length, heads, size]."""
+        part = part.permute(0, 2, 3, 1) if self.across else part.transpose(1, 2)
+        return part.reshape(-1, *part.shape[2:])
+
+    def scatter(self, part: Tensor) -> Tensor:
+        """Return [n, length, heads, size] for [head, …]."""
+        apart = part.view(-1, self.heads, *part.shape[1:])
+        return apart.permute(0, 3, 1, 2) if self.across else apart.transpose(1, 2)
+
+    def rows(self, part: Tensor) -> Tensor:
+        """Return a view [head, length, size]."""
+        return part.transpose(1, 2) if self.across else part
+
+    def columns(self, part: Tensor) -> Tensor:
+        """Return a view [head, size, length]."""
+        return part if self.across else part.transpose(1, 2)
+
+    def product(self, weights: Tensor, part: Tensor, out: Tensor) -> None:
+        """Write weights [head, length, length] times the rows of `part` into `out`, both laid out like heads."""
+        if self.across:
+            torch.bmm(part, weights.transpose(1, 2), out=out)
+        else:
+            torch.bmm(weights, part, out=out)
