@@ -61,7 +61,7 @@ def test_a_runs_bits_do_not_depend_on_width_slot_or_threads(model: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("batch", "length", "first_answer"), [(1, 5, 0), (64, 13, 12), (33, 11, 7), (128, 32, 0), (5, 27, 0)]
+    ("batch", "length", "first_answer"), [(1, 5, 0), (64, 13, 12), (33, 11, 7), (128, 32, 0), (5, 27, 0), (3, 40, 0)]
 )
 def test_the_same_for_shapes_small_odd_and_large(batch: int, length: int, first_answer: int) -> None:
     model = {"family": "gpt", "layers": 1, "width": 20, "heads": 2}
