@@ -116,16 +116,17 @@ class _Head:
 
     def timings(self, todo: Sequence[Todo], *, calibrate: bool) -> dict[str, Sequence[Timing]]:
         """Return the timings of each condition that is to be trained: measured where that pays, else assumed."""
-        work: dict[str, int] = {}
+        work: dict[str, list[int]] = {}
         for run in todo:
-            work[run.condition_id] = work.get(run.condition_id, 0) + run.steps_left
+            work.setdefault(run.condition_id, []).append(run.steps_left)
         measured = calibrate and self.study.settings.execution.pack_width == "calibrated"
         threads = tuple(sorted({1, most_threads(self.machine.cpus)}))
         found: dict[str, Sequence[Timing]] = {}
-        for condition_id, run_steps in work.items():
+        for condition_id, steps in work.items():
             condition = self.points[condition_id].condition
-            if measured and run_steps >= _CALIBRATED_FROM:
-                found[condition_id] = self.cluster.calibrate(self.store.url, condition, threads, _CALIBRATION_S)
+            if measured and sum(steps) >= _CALIBRATED_FROM:
+                where = self.store.url, condition, len(steps)
+                found[condition_id] = self.cluster.calibrate(*where, threads, _CALIBRATION_S)
             else:
                 found[condition_id] = assumed_timings(condition, self.machine)
         return found

@@ -37,7 +37,9 @@ class FakeCluster:
     def machine(self) -> Machine:
         return Machine(self.cpus, packs_at_once=self.cpus, device="cpu")
 
-    def calibrate(self, store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float) -> list[Timing]:
+    def calibrate(
+        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+    ) -> list[Timing]:
         return [AssumedTiming(width, count, (2 + width) / count**0.5) for count in threads for width in (1, 4)]
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:

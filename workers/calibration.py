@@ -32,21 +32,25 @@ class Timing:
 def measure(
     condition: Condition,
     task: Task,
-    pack_widths: Sequence[int] = PACK_WIDTHS,
+    most_runs: int,
     threads: Sequence[int] = (1,),
     seconds: float = 0.1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Return timings of the condition for each number of threads and for pack widths up to where wider is slower.
+    """Return timings of the condition for each number of threads, and for pack widths up to where wider is slower.
 
-    seconds  how long each pack width is measured, beside one step to warm up
+    most_runs  how many runs there are: the widest pack that is measured is the next power of two
+
+    seconds    how long each pack width is measured, beside one step to warm up
     """
     before = torch.get_num_threads()
     found: list[Timing] = []
     try:
         for count in threads:
             best = 0.0
-            for width in pack_widths:
+            for width in PACK_WIDTHS:
+                if width >= 2 * most_runs and width > 1:
+                    break
                 make_deterministic(count, width)
                 timing = Timing(width, count, _seconds_per_step(condition, task, width, seconds, clock))
                 found.append(timing)

@@ -24,10 +24,11 @@ class Cluster(Protocol):
         self,
         store_url: str,
         condition: Condition,
+        most_runs: int,
         threads: tuple[int, ...],
         seconds: float,
     ) -> list[Timing]:
-        """Return measured timings of the condition for several pack widths and each number of threads."""
+        """Return measured timings for pack widths up to about `most_runs` and each number of threads."""
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:
         """Start the pack whose request lies in the store; returns at once. Raises ClusterError."""

@@ -32,12 +32,15 @@ def _run_pack(store_url: str, pack_id: str, stop: threading.Event) -> PackOutcom
     return run_pack(store_url, pack_id, stop)
 
 
-def measure_here(store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float) -> list[Timing]:
+def measure_here(
+    store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+) -> list[Timing]:
     """Return timings of the condition in this process; its task is the copy that lies in the store."""
     from workers.calibration import measure
     from workers.pack import load_task
 
-    return [*measure(condition, load_task(open_store(store_url), condition.task), threads=threads, seconds=seconds)]
+    task = load_task(open_store(store_url), condition.task)
+    return [*measure(condition, task, most_runs=most_runs, threads=threads, seconds=seconds)]
 
 
 class InlineCluster:
@@ -62,11 +65,12 @@ class InlineCluster:
         self,
         store_url: str,
         condition: Condition,
+        most_runs: int,
         threads: tuple[int, ...],
         seconds: float,
     ) -> list[Timing]:
         """Measure here, in the thread that packs train in."""
-        return self._executor.submit(measure_here, store_url, condition, threads, seconds).result()
+        return self._executor.submit(measure_here, store_url, condition, most_runs, threads, seconds).result()
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:  # noqa: ARG002
         """Put the pack in the queue; its threads are named in its request."""

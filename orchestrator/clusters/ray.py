@@ -46,9 +46,11 @@ class PackActor:
         """Let the pack save a checkpoint and end."""
         self._stop.set()
 
-    def measure(self, store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float) -> list[Timing]:
+    def measure(
+        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+    ) -> list[Timing]:
         """Return timings of a condition in this process."""
-        return measure_here(store_url, condition, threads, seconds)
+        return measure_here(store_url, condition, most_runs, threads, seconds)
 
 
 @dataclass(slots=True)
@@ -67,22 +69,27 @@ class RayCluster:
     def __init__(self, cpus: int = 0) -> None:
         self._cpus = cpus or available_cpus()
         self._live: dict[str, _Live] = {}
+        self._calibrator: Any = None
         self._ray = _start(self._cpus)
 
     def machine(self) -> Machine:
         """Return the CPUs that Ray may use."""
         return Machine(self._cpus, packs_at_once=self._cpus, device="cpu", start_s=_START_S)
 
-    def calibrate(self, store_url: str, condition: Condition, threads: tuple[int, ...], seconds: float) -> list[Timing]:
-        """Measure in an actor that has all CPUs to itself."""
-        actor = self._actor(max(threads))
-        try:
-            return list(self._ray.get(actor.measure.remote(store_url, condition, threads, seconds)))
-        finally:
-            self._ray.kill(actor)
+    def calibrate(
+        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+    ) -> list[Timing]:
+        """Measure in an actor that has all CPUs to itself; it stays for the next condition until a pack is launched."""
+        if self._calibrator is None:
+            self._calibrator = self._actor(self._cpus)
+        work = self._calibrator.measure.remote(store_url, condition, most_runs, threads, seconds)
+        return list(self._ray.get(work))
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:
         """Start an actor for the pack."""
+        if self._calibrator is not None:
+            self._ray.kill(self._calibrator)
+            self._calibrator = None
         actor = self._actor(threads)
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
 

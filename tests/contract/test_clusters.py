@@ -18,7 +18,8 @@ from jobs.study_file import parse_study
 from orchestrator.clusters import Cluster, News
 from orchestrator.clusters.inline import InlineCluster
 from orchestrator.clusters.ray import RayCluster
-from orchestrator.declared import register
+from orchestrator.collector import Collector
+from orchestrator.declared import declare, register
 from orchestrator.scheduler import drive
 from orchestrator.state import PackEnded, PackLost
 from tests.fakes import FakeCluster
@@ -112,10 +113,12 @@ def test_a_stopped_pack_saves_and_is_lost_by_interruption(cluster: Cluster, stor
 
 def test_timings_are_positive_and_for_every_number_of_threads(cluster: Cluster, store: LocalStore) -> None:
     register(store, study(), "tiny.yaml")
-    timings = cluster.calibrate(store.url, study().points[0].condition, (1, 2), 0.001)
+    timings = cluster.calibrate(store.url, study().points[0].condition, 5, (1, 2), 0.001)
     assert {timing.threads for timing in timings} == {1, 2}
     assert all(timing.seconds_per_step > 0 for timing in timings)
-    assert 1 in {timing.pack_width for timing in timings}
+    widths = {timing.pack_width for timing in timings}
+    assert 1 in widths
+    assert max(widths) <= 8, "no wider than there are runs"
 
 
 def test_the_machine_has_a_processor(cluster: Cluster) -> None:
@@ -128,15 +131,16 @@ def test_the_machine_has_a_processor(cluster: Cluster) -> None:
 def test_a_killed_worker_is_lost_at_once_and_the_drive_ends_with_the_same_bytes(
     ray_cluster: RayCluster, store: LocalStore, tmp_path: Path
 ) -> None:
-    made = study(training="{steps: 600, batch_size: 8}", checkpoints="{rolling: {every: 50}}")
+    made = study(training="{steps: 800, batch_size: 8}", probes="{every: 100}", checkpoints="{rolling: {every: 50}}")
     killed: list[int] = []
 
     def kill(state: object) -> None:
-        saved = [key for key in store.keys("packs/") if key.endswith("0100.safetensors.manifest.json")]
-        if saved and not killed:
-            claim = get_record(store, PackKeys(saved[0].split("/")[1]).claim)
-            killed.append(claim["pid"])
-            os.kill(claim["pid"], signal.SIGKILL)
+        for key in store.keys("packs/"):
+            keys = PackKeys(key.split("/")[1])
+            half_way = key.endswith("50.safetensors.manifest.json") and not store.exists(keys.outcome)
+            if half_way and not killed:
+                killed.append(get_record(store, keys.claim)["pid"])
+                os.kill(killed[0], signal.SIGKILL)
 
     state = drive(made, store, ray_cluster, kill, calibrate=False)
     assert killed
@@ -147,15 +151,12 @@ def test_a_killed_worker_is_lost_at_once_and_the_drive_ends_with_the_same_bytes(
     inline = InlineCluster(cpus=1)
     drive(made, calm, inline, calibrate=False)
     inline.close()
-    from orchestrator.collector import Collector
-    from orchestrator.declared import declare
-
     declared = declare(made, "tiny.yaml")
     ours, theirs = Collector(store, declared).collect(), Collector(calm, declared).collect()
     columns = ["run_id", "step", "metric", "value", "correct", "total"]
     assert ours["metrics"].select(columns).equals(theirs["metrics"].select(columns))
     ends = [
-        {row["run_id"]: row["sha256"] for row in tables["checkpoints"].to_pylist() if row["step"] == 600}
+        {row["run_id"]: row["sha256"] for row in tables["checkpoints"].to_pylist() if row["step"] == 800}
         for tables in (ours, theirs)
     ]
     assert ends[0] == ends[1]

@@ -1,0 +1,46 @@
+"""Calibration: what is measured, where the climb ends, and that nothing is left changed."""
+
+from collections.abc import Iterator
+
+import torch
+
+from jobs.tasks.parity import Parity
+from tests.workers.test_models import condition
+from workers.calibration import measure
+
+TASK = Parity(bits=4, subset=2)
+SPEC = condition({"family": "mlp", "width": 4}, optimizer={"learning_rate": 1e-3})
+
+
+class Ticks:
+    """A clock that goes forward by a given time at each look: a step takes the time of one look."""
+
+    def __init__(self, seconds: Iterator[float]) -> None:
+        self.seconds, self.now = seconds, 0.0
+
+    def __call__(self) -> float:
+        self.now += next(self.seconds)
+        return self.now
+
+
+def steady() -> Iterator[float]:
+    while True:
+        yield 1.0
+
+
+def test_every_width_up_to_the_runs_there_are() -> None:
+    found = measure(SPEC, TASK, most_runs=5, threads=(1, 2), seconds=0.0, clock=Ticks(steady()))
+    assert [(t.pack_width, t.threads) for t in found] == [(w, t) for t in (1, 2) for w in (1, 2, 4, 8)]
+    assert all(t.seconds_per_step == 1.0 for t in found)
+
+
+def test_the_climb_ends_where_wider_is_slower() -> None:
+    slower = (2.0**n for n in range(1000))  # each look takes twice as long as the one before
+    found = measure(SPEC, TASK, most_runs=100, threads=(1,), seconds=0.0, clock=Ticks(slower))
+    assert [t.pack_width for t in found] == [1, 2]
+
+
+def test_one_run_is_measured_alone_and_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    assert [t.pack_width for t in measure(SPEC, TASK, most_runs=1, threads=(2,), seconds=0.0)] == [1]
+    assert torch.get_num_threads() == before
