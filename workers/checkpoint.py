@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 
 from jobs.claims import Attempt, counts
 from jobs.errors import Corrupt, NotFound
@@ -68,7 +68,8 @@ def save(
     """Commit the pack's state at `step`; `slices` are the runs in it that are alive."""
 
     def write(path: Path) -> dict[str, Any]:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, path)
+        # Written by Python and not by the library, whose own error for a full disk is no OSError.
+        path.write_bytes(serialised({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}))
         return {"step": step, "kind": kind, "runs": [asdict(part) for part in slices]}
 
     commit(store, keys.checkpoint(step), write)

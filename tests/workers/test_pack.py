@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -259,3 +261,26 @@ def test_a_full_disk_is_told_and_what_was_committed_stays(
             run_pack(store.url, first)
     second = pack.request(runs)
     assert [run.status for run in run_pack(store.url, second).runs] == [Status.FINISHED] * 4
+
+
+_LIMITED = """
+import resource, sys
+from jobs.errors import StoreError
+from workers.pack import run_pack
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    run_pack(sys.argv[1], sys.argv[2])
+except StoreError as error:
+    print(type(error).__name__, "|", error.key)
+"""
+
+
+@pytest.mark.parametrize(("most_bytes", "kind"), [(2_000, "shards"), (8_000, "checkpoints")])
+def test_the_kernels_refusal_of_a_write_is_the_stores_error_whoever_writes(
+    store: LocalStore, pack: Pack, study: MakeStudy, most_bytes: int, kind: str
+) -> None:
+    made = study(training="{steps: 200, batch_size: 8}", probes="{every: 1}")
+    pack_id = pack.request(list(made.runs))
+    command = [sys.executable, "-c", _LIMITED, store.url, pack_id, str(most_bytes)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert f"StoreError | packs/{pack_id}/{kind}/" in said.stdout, said.stderr
