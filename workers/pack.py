@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -21,6 +21,7 @@ from jobs.claims import FRESH, Attempt, attempts_of, claim
 from jobs.errors import Corrupt, NotFound, SeedbedError
 from jobs.identity import condition_spec, run_spec
 from jobs.layout import PackKeys, task_key
+from jobs.local_files import storage_errors
 from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
@@ -147,8 +148,9 @@ def _claim_runs(store: Store, request: PackRequest, before: dict[str, list[Attem
 def _logging_to(store: LocalStore, keys: PackKeys) -> Iterator[None]:
     """Let everything that workers log go to the pack's log, too."""
     path = store.root / keys.log
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    with storage_errors(keys.log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -157,4 +159,5 @@ def _logging_to(store: LocalStore, keys: PackKeys) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what a full disk does to the log must not hide what it did to the store
+            handler.close()
