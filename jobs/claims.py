@@ -5,11 +5,11 @@ supersedes what earlier ones measured after the step from which it resumed; read
 (`counts`), so a process that was thought dead and writes on changes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobs.errors import AlreadyExists
-from jobs.identity import canonical_json
+from jobs.identity import canonical_json, sha256
 from jobs.layout import attempt_key
 from jobs.spec import Spec
 from jobs.store import Store, get_record, put_record
@@ -67,3 +67,8 @@ def attempts_of(store: Store, run_id: str) -> list[Attempt]:
 def counts(step: int, attempt: int, attempts: Iterable[Attempt]) -> bool:
     """Return whether a row that `attempt` measured at `step` stands, given all attempts of the run."""
     return all(step <= later.resumed_step for later in attempts if later.attempt > attempt)
+
+
+def environment_digest(facts: Mapping[str, Any]) -> str:
+    """Return 16 digits that are equal for two fingerprints if all their facts but the commit are."""
+    return sha256(canonical_json({name: fact for name, fact in facts.items() if name != "commit"}))[:16]

@@ -10,6 +10,8 @@
     │   ├── StoreFull         no space left where the store lies
     │   ├── ForeignStore      another format, or no store at all
     │   └── SpecMismatch      a stored spec that does not hash to the id it lies under
+    ├── SeedError             seeds that do not do what the design says: clones, ignored seeds, collisions
+    ├── EnvironmentChanged    a checkpoint of another environment, where that was to be refused
     ├── Superseded            a later attempt owns the run: this one must stop writing
     ├── ClusterError          the cluster cannot be reached or refuses the work
     ├── QueryError            SQL, or a question, that cannot be answered
@@ -119,6 +121,33 @@ class ForeignStore(StoreError):
 
 class SpecMismatch(StoreError):
     """A stored spec does not hash to its id: it was changed, or two specs collide. Never overwritten."""
+
+
+class SeedError(SeedbedError):
+    """Seeds that do not do what the design says; holds every fault that was found. Nothing was trained."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        shown = [f"  {fault}" for fault in self.faults[:20]]
+        more = [f"  … and {len(self.faults) - 20} more"] if len(self.faults) > 20 else []
+        return "\n".join(["the seeds do not do what the design says; nothing was trained.", *shown, *more])
+
+
+class EnvironmentChanged(SeedbedError):
+    """A checkpoint was made under another fingerprint than this process has, and that was to be refused."""
+
+    def __init__(self, run_id: str, step: int, differences: str) -> None:
+        super().__init__(run_id, step, differences)
+        self.run_id, self.step, self.differences = run_id, step, differences
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id} would go on from step {self.step} in another environment: {self.differences}. "
+            "Without --strict-environment it goes on and is marked."
+        )
 
 
 class Superseded(SeedbedError):

@@ -9,9 +9,11 @@ import json
 from typing import Any
 
 from jobs.seeds import Seeds
-from jobs.spec import Condition
+from jobs.spec import Condition, Origin
 
 IDENTITY_VERSION = 1
+# Keys that came after the first ids: written only where they are not at their default, so that older ids stay.
+_ADDED_LATER: tuple[tuple[str, str, Any], ...] = (("training", "z_loss", 0.0),)
 _DIGITS = 20  # 80 bits; a collision is an error all the same, because specs are compared on reading
 
 
@@ -31,12 +33,24 @@ def sha256(data: bytes) -> str:
 
 def condition_spec(condition: Condition) -> dict[str, Any]:
     """Return the condition as plain data, the form in which it is hashed and stored."""
-    return condition.model_dump(mode="json")
+    spec = condition.model_dump(mode="json")
+    for part, key, default in _ADDED_LATER:
+        if spec[part][key] == default:
+            del spec[part][key]
+    return spec
 
 
-def run_spec(condition: dict[str, Any], seeds: Seeds) -> dict[str, Any]:
+def run_spec(condition: dict[str, Any], seeds: Seeds, origin: Origin | None = None) -> dict[str, Any]:
     """Return the resolved spec of a run as plain data: what its id is the hash of."""
-    return {"identity": IDENTITY_VERSION, "condition": condition, "seeds": seeds.as_dict()}
+    spec = {"identity": IDENTITY_VERSION, "condition": condition, "seeds": seeds.as_dict()}
+    return spec | {"origin": origin.model_dump(mode="json")} if origin else spec
+
+
+def parse_run_spec(spec: dict[str, Any]) -> tuple[Condition, Seeds, Origin | None]:
+    """Return the parts of a resolved spec; raises pydantic.ValidationError, KeyError or TypeError for another thing."""
+    condition = Condition.model_validate_json(canonical_json(spec["condition"]))
+    origin = Origin.model_validate_json(canonical_json(spec["origin"])) if "origin" in spec else None
+    return condition, Seeds(**spec["seeds"]), origin
 
 
 def run_id(spec: dict[str, Any]) -> str:
@@ -44,9 +58,9 @@ def run_id(spec: dict[str, Any]) -> str:
     return f"r{IDENTITY_VERSION}-{sha256(canonical_json(spec))[:_DIGITS]}"
 
 
-def condition_id(condition: dict[str, Any]) -> str:
-    """Return the id of the condition with this spec, such as `c1-9a0f…`."""
-    payload = {"identity": IDENTITY_VERSION, "condition": condition}
+def condition_id(condition: dict[str, Any], fork: dict[str, Any] | None = None) -> str:
+    """Return the id of the condition with this spec, such as `c1-9a0f…`; `fork` is where its runs begin, if set."""
+    payload = {"identity": IDENTITY_VERSION, "condition": condition} | ({"fork": fork} if fork else {})
     return f"c{IDENTITY_VERSION}-{sha256(canonical_json(payload))[:_DIGITS]}"
 
 

@@ -15,6 +15,11 @@ def study_key(study: str, revision: int) -> str:
     return f"studies/{study}.{revision:04d}.json"
 
 
+def proof_key(study: str, number: int) -> str:
+    """Return the key of the study's proof of seeds, made for the `number`-th time with a change."""
+    return f"proofs/{study}.{number:04d}.json"
+
+
 def task_key(code: str) -> str:
     """Return the key of the source of a user's own task with this `sha256:…` code."""
     return f"tasks/{code.removeprefix('sha256:')}.py"

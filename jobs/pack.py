@@ -9,7 +9,7 @@ from jobs.identity import canonical_json, condition_spec, run_id, run_spec
 from jobs.layout import PackKeys
 from jobs.records import Status
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Count, Spec
+from jobs.spec import Condition, Count, Origin, Spec
 from jobs.store import Store, get_record, put_record
 
 
@@ -21,16 +21,46 @@ class SeedsSpec(Spec):
     dropout: int
     evaluation: int
 
+    @classmethod
+    def of(cls, seeds: Seeds) -> "SeedsSpec":
+        """Return the seeds as they stand in a record."""
+        return cls(**seeds.as_dict())
+
     def seeds(self) -> Seeds:
         """Return them as seeds."""
         return Seeds(self.init, self.data, self.dropout, self.evaluation)
 
 
+class SeedDigests(Spec):
+    """What one run's seeds make: digests of initial weights, first batches, dropout masks and held-out sets."""
+
+    init: str
+    data: str
+    dropout: str
+    evaluation: str
+
+
+class SeedProof(Spec):
+    """The digests of runs of one condition, in the order asked for.
+
+    scopes  by factor: what else decides its digest; runs of one scope differ in it by their seeds alone
+    """
+
+    scopes: dict[str, str]
+    runs: tuple[SeedDigests, ...]
+
+
 class PackRun(Spec):
-    """One run of a pack."""
+    """One run of a pack.
+
+    origin  where it begins, if not from nothing
+    proof   what its seeds were seen to make before it was launched
+    """
 
     run_id: str
     seeds: SeedsSpec
+    origin: Origin | None = None
+    proof: SeedDigests | None = None
 
 
 class PackRequest(Spec):
@@ -38,6 +68,7 @@ class PackRequest(Spec):
 
     threads        CPU threads of the process; they change the speed and no number
     rolling_every  steps between rolling checkpoints
+    strict         whether to refuse to go on from a checkpoint of another environment
     """
 
     pack_id: str
@@ -46,12 +77,13 @@ class PackRequest(Spec):
     rolling_every: Count
     threads: Count
     device: str
+    strict: bool = False
 
     def check_ids(self) -> None:
         """Raise SpecMismatch unless each run's id is the hash of its spec."""
         spec = condition_spec(self.condition)
         for run in self.runs:
-            computed = run_id(run_spec(spec, run.seeds.seeds()))
+            computed = run_id(run_spec(spec, run.seeds.seeds(), run.origin))
             if computed != run.run_id:
                 raise SpecMismatch(run.run_id, f"its spec in pack {self.pack_id} has the id {computed}")
 

@@ -52,6 +52,9 @@ RUNS = pa.schema(
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("last_step", pa.int64(), nullable=False),  # the last step with a row; -1 without any
         pa.field("planned_steps", pa.int64(), nullable=False),
+        pa.field("parent_run", pa.string(), nullable=False),  # where a fork begins; empty for a fresh run
+        pa.field("first_step", pa.int64(), nullable=False),  # of the parent, at which it begins; 0 for a fresh run
+        pa.field("mixed_environment", pa.bool_(), nullable=False),  # its parts were trained under several fingerprints
     ]
 )
 
@@ -62,6 +65,7 @@ ATTEMPTS = pa.schema(
         pa.field("pack_id", pa.string(), nullable=False),
         pa.field("first_step", pa.int64(), nullable=False),  # the step it resumed from; 0 for a fresh start
         pa.field("resumed_pack", pa.string(), nullable=False),  # whose checkpoint it resumed from; else empty
+        pa.field("environment", pa.string(), nullable=False),  # digest of the fingerprint it trained under
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
     ]
@@ -79,6 +83,18 @@ CHECKPOINTS = pa.schema(
     ]
 )
 
+FACTORS = ("init", "data", "dropout", "evaluation")
+
+PROBES_OF_SEEDS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("factor", pa.string(), nullable=False),  # init, data, dropout or evaluation
+        pa.field("scope", pa.string(), nullable=False),  # what else decides the digest
+        pa.field("seed", pa.string(), nullable=False),  # the seed; of a fork's weights, parent@step
+        pa.field("digest", pa.string(), nullable=False),  # SHA-256 of what the seed makes; empty: the task failed
+    ]
+)
+
 AUDIT = pa.schema(
     [
         pa.field("run_id", pa.string(), nullable=False),  # empty where a whole file is meant
@@ -89,4 +105,11 @@ AUDIT = pa.schema(
     ]
 )
 
-TABLES = {"runs": RUNS, "metrics": METRICS, "attempts": ATTEMPTS, "checkpoints": CHECKPOINTS, "audit": AUDIT}
+TABLES = {
+    "runs": RUNS,
+    "metrics": METRICS,
+    "attempts": ATTEMPTS,
+    "checkpoints": CHECKPOINTS,
+    "probes_of_seeds": PROBES_OF_SEEDS,
+    "audit": AUDIT,
+}

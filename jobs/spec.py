@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from jobs.scalar import FractionScalar, NonNegativeScalar, PositiveScalar
 from jobs.schedule import Schedule
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Spec(BaseModel):
@@ -49,7 +49,7 @@ class GptSpec(Spec):
     positions: Literal["learned", "rotary"] = "learned"
     tied_head: bool = True
     embedding_std: Positive = 0.3
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    dropout: FractionScalar = 0.0
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "GptSpec":
@@ -67,7 +67,7 @@ class MlpSpec(Spec):
     layers: Count = 1
     width: Count
     activation: Literal["relu", "gelu", "tanh"] = "relu"
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    dropout: FractionScalar = 0.0
 
 
 ModelSpec = Annotated[GptSpec | MlpSpec, Field(discriminator="family")]
@@ -77,26 +77,31 @@ class OptimizerSpec(Spec):
     """AdamW (Loshchilov & Hutter 2019) with warm-up and decay; the gradient's norm is clipped per run.
 
     Matrices and embeddings decay, gains and biases do not. `final_fraction` is the end of the decay as a
-    fraction of the peak; without a `grad_clip_norm` (null) nothing is clipped.
+    fraction of the peak; warm-up and decay multiply a learning rate that is itself a function of the step.
+    Without a `grad_clip_norm` (null) nothing is clipped.
     """
 
     name: Literal["adamw"] = "adamw"
-    learning_rate: Positive
-    weight_decay: NonNegative = 0.01
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    epsilon: Positive = 1e-8
-    grad_clip_norm: Positive | None = 1.0
+    learning_rate: PositiveScalar
+    weight_decay: NonNegativeScalar = 0.01
+    beta1: FractionScalar = 0.9
+    beta2: FractionScalar = 0.95
+    epsilon: PositiveScalar = 1e-8
+    grad_clip_norm: PositiveScalar | None = 1.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay: Literal["constant", "linear", "cosine"] = "constant"
     final_fraction: Fraction = 0.1
 
 
 class TrainingSpec(Spec):
-    """How long, and how many sequences a step."""
+    """How long, how many sequences a step, and the weight of a loss beside the cross-entropy.
+
+    z_loss  weight of the mean squared log of the softmax's normaliser (PaLM: Chowdhery et al. 2022, section 5)
+    """
 
     steps: Annotated[int, Field(ge=0)]
     batch_size: Count
+    z_loss: NonNegativeScalar = 0.0
 
 
 class Condition(Spec):
@@ -108,3 +113,18 @@ class Condition(Spec):
     training: TrainingSpec
     probes: Schedule
     milestones: Schedule
+
+
+class Origin(Spec):
+    """Where a run begins that does not begin from nothing: a fork, a continuation, or a partial re-initialisation.
+
+    run_id      the parent, whose weights and moments it starts from
+    step        of the parent at which it starts; its own steps count on from there
+    redrawn     patterns of parameter names (`blocks.1.*`, `head`) drawn anew from its own init seed
+    moments     whether the optimiser's moments are kept, or zero (those of redrawn parameters always are)
+    """
+
+    run_id: str
+    step: Annotated[int, Field(ge=0)]
+    redrawn: tuple[str, ...] = ()
+    moments: Literal["kept", "zero"] = "kept"

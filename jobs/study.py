@@ -13,7 +13,7 @@
 are conditions × seeds, each with its content id. Reading and checking a file is `study_file.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -22,10 +22,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from jobs.fork import ForkPoint, ForkRule
 from jobs.identity import canonical_json, run_id, run_spec
 from jobs.schedule import Every, Schedule
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Count, Spec
+from jobs.spec import Condition, Count, Origin, Spec
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
@@ -142,17 +143,33 @@ class StudySettings(Spec):
     scale: str = ""
     grid: GridBlock | list[GridBlock] = Field(default_factory=dict)
     seeds: SeedDesign
+    fork: ForkRule | None = None
     execution: ExecutionRule = ExecutionRule()
 
 
 @dataclass(frozen=True, slots=True)
 class GridPoint:
-    """One condition of a study: its id, its factors with their values, and the resolved spec."""
+    """One condition of a study: its id, its factors with their values, the resolved spec, and where its runs begin."""
 
     id: str
     factors: tuple[tuple[str, Any], ...]
     condition: Condition
     spec: dict[str, Any]
+    fork: ForkPoint | None = None
+
+    @property
+    def first_step(self) -> int:
+        """Return the step at which its runs begin."""
+        return self.fork.step if self.fork else 0
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps a run of it trains."""
+        return self.condition.training.steps - self.first_step
+
+    def seeds_and_origins(self, drawn: Sequence[Seeds]) -> Iterator[tuple[Seeds, Origin | None]]:
+        """Yield what tells its runs apart, given the seeds of the design."""
+        yield from self.fork.children(drawn) if self.fork else ((seeds, None) for seeds in drawn)
 
     @property
     def label(self) -> str:
@@ -163,16 +180,17 @@ class GridPoint:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The unit of replication: a condition plus seeds."""
+    """The unit of replication: a condition plus seeds, and for a fork its origin."""
 
     id: str
     point: GridPoint
     seeds: Seeds
+    origin: Origin | None = None
 
     @property
     def spec(self) -> dict[str, Any]:
         """Return the resolved spec, of which `id` is the hash."""
-        return run_spec(self.point.spec, self.seeds)
+        return run_spec(self.point.spec, self.seeds, self.origin)
 
 
 @dataclass(frozen=True)
@@ -198,7 +216,11 @@ class Study:
     def runs(self) -> tuple[Run, ...]:
         """Return every declared run, condition by condition in the order of the grid, seeds ascending."""
         seeds = tuple(self.settings.seeds.seeds())
-        return tuple(Run(run_id(run_spec(p.spec, s)), p, s) for p in self.points for s in seeds)
+        return tuple(
+            Run(run_id(run_spec(point.spec, mine, origin)), point, mine, origin)
+            for point in self.points
+            for mine, origin in point.seeds_and_origins(seeds)
+        )
 
     @property
     def scale(self) -> str:

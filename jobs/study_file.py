@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from jobs import tasks
 from jobs.errors import Fault, StudyError, TaskError
 from jobs.faults import describe, locate, near
+from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
 from jobs.spec import Condition
 from jobs.study import FACTOR_ROOTS, GridBlock, GridPoint, Study, StudySettings
@@ -24,8 +25,8 @@ MOST_CONDITIONS = 1_000_000
 _SHOWN_FAULTS = 50
 
 
-def read_study(path: Path) -> Study:
-    """Return the study in the file at `path`.
+def read_study(path: Path, below: frozenset[Path] = frozenset()) -> Study:
+    """Return the study in the file at `path`; `below` are the files of which it is the parent.
 
     Raises StudyError with every fault of the file: form, unknown keys, wrong types, impossible or duplicate
     conditions, tasks that cannot be found.
@@ -36,11 +37,11 @@ def read_study(path: Path) -> Study:
         raise StudyError((Fault(str(path), 0, "", f"no such file{_near_file(path)}"),)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError((Fault(str(path), 0, "", f"cannot be read: {error}"),)) from None
-    return parse_study(text, str(path), path.parent)
+    return parse_study(text, str(path), path.parent, below | {path.resolve()})
 
 
-def parse_study(text: str, file: str, folder: Path) -> Study:
-    """Return the study in `text`; `folder` is where the files of a user's own tasks are looked for.
+def parse_study(text: str, file: str, folder: Path, below: frozenset[Path] = frozenset()) -> Study:
+    """Return the study in `text`; `folder` is where the files of a user's own tasks, and of parents, are looked for.
 
     Raises StudyError with every fault.
     """
@@ -49,14 +50,14 @@ def parse_study(text: str, file: str, folder: Path) -> Study:
         raise StudyError((Fault(file, 1, "", "a study is a mapping of keys to values"),))
     if faults and not tree.data:
         raise StudyError(tuple(faults))
-    return _Reader(file, folder, tree, faults).study(text)
+    return _Reader(file, folder, tree, faults, below).study(text)
 
 
 class _Reader:
     """One reading of one file; collects faults as it goes."""
 
-    def __init__(self, file: str, folder: Path, tree: YamlTree, faults: list[Fault]) -> None:
-        self.file, self.folder, self.tree, self.faults = file, folder, tree, faults
+    def __init__(self, file: str, folder: Path, tree: YamlTree, faults: list[Fault], below: frozenset[Path]) -> None:
+        self.file, self.folder, self.tree, self.faults, self.below = file, folder, tree, faults, below
         self.task_codes: dict[str, tuple[str, str | None]] = {}
         self.tasks_checked: dict[str, list[tuple[Keys, str]]] = {}
 
@@ -67,6 +68,8 @@ class _Reader:
         except ValidationError as error:
             self._add_all(error.errors(), StudySettings, ())
         points = self._points()
+        if settings is not None and settings.fork is not None:
+            points = self._forked(settings.fork, sum(1 for _ in settings.seeds.seeds()), points)
         if settings is not None and settings.scale and not any(settings.scale in f for f in self._factor_names()):
             self._add(
                 ("scale",),
@@ -86,7 +89,8 @@ class _Reader:
         return [(keys, block) for keys, block in blocks if all(isinstance(v, list) for v in block.values())]
 
     def _factor_names(self) -> list[str]:
-        return [str(name) for _, block in self._blocks() for name in block]
+        forked = ["fork.step"] if self.tree.data.get("fork") else []
+        return [*(str(name) for _, block in self._blocks() for name in block), *forked]
 
     def _points(self) -> list[GridPoint]:
         points: dict[str, GridPoint] = {}
@@ -104,6 +108,49 @@ class _Reader:
                 elif point is not None:
                     points[point.id] = point
         return list(points.values())
+
+    def _forked(self, rule: ForkRule, drawn: int, points: list[GridPoint]) -> list[GridPoint]:
+        """Return one condition per point, condition of the parents and step at which children begin."""
+        for key, message in rule.faults():
+            self._add(("fork", key), message)
+        if not rule.redraw and drawn > 1:
+            self._add(("seeds",), f"nothing is redrawn, so {drawn} seeds would make {drawn} clones of every child")
+        path = self.folder / rule.study
+        if path.resolve() in self.below:
+            self._add(("fork", "study"), "is this study itself, or one that begins where this one was")
+            return points
+        try:
+            parents = read_study(path, self.below)
+        except StudyError as error:
+            for fault in error.faults:
+                self._add(("fork", "study"), str(fault))
+            return points
+        found = [forked for point in points for forked in self._children(rule, point, parents)]
+        if not found and points:
+            self._add(("fork", "study"), f"{rule.study} has no condition with the same task and model")
+        return found
+
+    def _children(self, rule: ForkRule, point: GridPoint, parents: Study) -> list[GridPoint]:
+        found = []
+        for above in parents.points:
+            if model_of(above.spec) != model_of(point.spec):
+                continue
+            runs = tuple(run for run in parents.runs if run.point is above)
+            last = above.condition.training.steps
+            steps = [last if step == "last" else step for step in rule.steps]
+            for step in steps:
+                if step > last or step >= point.condition.training.steps or steps.count(step) > 1:
+                    span = f"the parents have {last} steps, the children end at {point.condition.training.steps}"
+                    self._add(("fork", "steps"), f"{step} is no step to fork at, or is there twice: {span}")
+                    continue
+                fork = ForkPoint(rule, step, above.id, runs)
+                several = len(parents.points) > 1 and len({p.id for p in parents.points}) > 1
+                names = (("fork.step", step), ("fork.of", above.label)) if several else (("fork.step", step),)
+                factors = (*point.factors, *names)
+                found.append(
+                    GridPoint(condition_id(point.spec, fork.spec()), factors, point.condition, point.spec, fork)
+                )
+        return found
 
     def _block_is_possible(self, keys: Keys, block: GridBlock) -> bool:
         size = 1

@@ -7,22 +7,23 @@ step differently, and that is a finding in `audit`, never an average. A run is a
 Not here: keeping the tables in the store (`tables.py`), questions to them (`query.py`, `estimates/`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.claims import Attempt, counts, get_attempt
+from jobs.claims import Attempt, counts, environment_digest, get_attempt
 from jobs.errors import Corrupt, NotFound
 from jobs.identity import canonical_json
 from jobs.layout import PackKeys, parse_attempt_key
 from jobs.pack import RunOutcome, get_outcome
 from jobs.parquet import read_table
-from jobs.records import ATTEMPTS, AUDIT, CHECKPOINTS, METRICS, RUNS, Status
-from jobs.store import Store, committed, read_manifest, verified
+from jobs.records import ATTEMPTS, AUDIT, CHECKPOINTS, METRICS, PROBES_OF_SEEDS, RUNS, Status
+from jobs.store import Store, committed, get_record, read_manifest, verified
 from orchestrator.declared import Declared
+from orchestrator.seed_audit import read_proof
 
 Tables = dict[str, pa.Table]
 _ROW_ORDER = [("run_id", "ascending"), ("step", "ascending"), ("metric", "ascending")]
@@ -39,6 +40,7 @@ class Collector:
     _shards: dict[str, pa.Table] = field(default_factory=dict)
     _outcomes: dict[str, dict[str, RunOutcome]] = field(default_factory=dict)
     _findings: dict[str, str] = field(default_factory=dict)
+    _environments: dict[str, str] = field(default_factory=dict)
 
     def collect(self) -> Tables:
         """Return all tables of the study as the store stands now, by the names of `records.TABLES`."""
@@ -53,6 +55,7 @@ class Collector:
             "metrics": rows.sort_by(_ROW_ORDER),
             "attempts": self._attempts(attempts),
             "checkpoints": self._checkpoints(attempts, packs),
+            "probes_of_seeds": self._probes_of_seeds(),
             "audit": _table(AUDIT, audit).sort_by([(name, "ascending") for name in AUDIT.names]),
         }
 
@@ -148,9 +151,44 @@ class Collector:
                     "attempts": len(mine),
                     "last_step": last_step.get(run.id, -1),
                     "planned_steps": run.condition.planned_steps,
+                    "parent_run": run.origin.run_id if run.origin else "",
+                    "first_step": run.origin.step if run.origin else 0,
+                    "mixed_environment": self._is_mixed(mine),
                 }
             )
         return _table(RUNS, records)
+
+    def _environment(self, pack_id: str) -> str:
+        """Return the digest of the fingerprint under which a pack trained; empty where its claim cannot be read."""
+        if pack_id not in self._environments:
+            try:
+                facts = get_record(self.store, PackKeys(pack_id).claim)["environment"]
+                self._environments[pack_id] = environment_digest(facts)
+            except (NotFound, KeyError):
+                return ""
+            except Corrupt as error:
+                self._findings[PackKeys(pack_id).claim] = error.message
+                return ""
+        return self._environments[pack_id]
+
+    def _is_mixed(self, attempts: list[Attempt]) -> bool:
+        """Return whether the attempts that made the run what it is, each from the last, had several fingerprints."""
+        found: set[str] = set()
+        by_pack = {attempt.pack_id: attempt for attempt in attempts}
+        attempt = attempts[-1] if attempts else None
+        while attempt is not None:
+            found.add(self._environment(attempt.pack_id))
+            attempt = by_pack.get(attempt.resumed_pack)
+        return len(found) > 1
+
+    def _probes_of_seeds(self) -> pa.Table:
+        try:
+            proof = read_proof(self.store, self.declared.name)
+        except Corrupt as error:
+            self._findings[error.key], proof = error.message, {}
+        wanted = {run.id for run in self.declared.runs}
+        rows = [asdict(row) for run_id in sorted(proof) if run_id in wanted for row in proof[run_id]]
+        return _table(PROBES_OF_SEEDS, rows)
 
     def _attempts(self, attempts: dict[str, list[Attempt]]) -> pa.Table:
         records = []
@@ -164,6 +202,7 @@ class Collector:
                         "pack_id": attempt.pack_id,
                         "first_step": max(attempt.resumed_step, 0),
                         "resumed_pack": attempt.resumed_pack,
+                        "environment": self._environment(attempt.pack_id),
                         "status": str(said.status if said else Status.RUNNING),
                         "reason": said.reason if said else "",
                     }

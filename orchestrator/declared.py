@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import AlreadyExists, Corrupt, NotFound
+from jobs.identity import canonical_json
 from jobs.layout import study_key, task_key
 from jobs.seeds import Seeds
+from jobs.spec import Origin
 from jobs.store import Store, get_record, put_record
 from jobs.study import Study, SuccessRule
 
@@ -29,11 +31,12 @@ class DeclaredCondition:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRun:
-    """A run: its id, its condition and its seeds."""
+    """A run: its id, its condition, its seeds, and for a fork where it begins."""
 
     id: str
     condition: DeclaredCondition
     seeds: Seeds
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,8 @@ def _body(study: Study, file: str) -> dict[str, Any]:
             for point in study.points
         ],
         "runs": [
-            [run.id, places[run.point.id], run.seeds.init, run.seeds.data, run.seeds.dropout, run.seeds.evaluation]
+            [run.id, places[run.point.id], *run.seeds.as_dict().values()]
+            + ([run.origin.model_dump(mode="json")] if run.origin else [])
             for run in study.runs
         ],
     }
@@ -141,8 +145,12 @@ def _declared(body: dict[str, Any], revision: int) -> Declared:
         scale=body["scale"],
         success=SuccessRule.model_validate(body["success"]),
         conditions=conditions,
-        runs=tuple(DeclaredRun(run[0], conditions[run[1]], Seeds(*run[2:])) for run in body["runs"]),
+        runs=tuple(DeclaredRun(run[0], conditions[run[1]], Seeds(*run[2:6]), _origin(run[6:])) for run in body["runs"]),
     )
+
+
+def _origin(rest: list[dict[str, Any]]) -> Origin | None:
+    return Origin.model_validate_json(canonical_json(rest[0])) if rest else None
 
 
 def _put_source(store: Store, key: str, source: bytes) -> None:

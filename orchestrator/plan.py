@@ -1,5 +1,6 @@
 """What a study would take, before anything is trained: runs, packs, parameters, FLOPs, checkpoints, bytes."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
     for run in study.runs:
         standing = standings.get(run.id, Standing(run.id, Status.WAITING, 0, -1))
         if not standing.is_done:
-            left = run.point.condition.training.steps - max(standing.step, 0)
+            left = run.point.condition.training.steps - max(standing.step, run.point.first_step)
             todo[run.point.id].append(Todo(run.id, run.point.id, standing.step, left))
     timings = {point.id: assumed_timings(point.condition, machine) for point in study.points}
     waiting = [run for runs in todo.values() for run in runs]
@@ -76,8 +77,8 @@ def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
     count = {point.id: 0 for point in study.points}
     for pack in packs:
         count[pack.condition_id] += 1
-    per_condition = len(ids) // len(study.points)
-    conditions = (_condition(study, point, todo[point.id], per_condition, count[point.id]) for point in study.points)
+    runs = Counter(run.point.id for run in study.runs)
+    conditions = (_condition(study, point, todo[point.id], runs[point.id], count[point.id]) for point in study.points)
     return StudyPlan(study.name, tuple(conditions), machine.cpus)
 
 
@@ -88,7 +89,7 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
     per_step = condition.training.batch_size * task.length
     tokens = per_step * sum(run.steps_left for run in todo)
     milestones = steps_of(condition.milestones, condition.training.steps)
-    checkpoints = sum(1 for run in todo for step in milestones if step > run.resumed_step)
+    checkpoints = sum(1 for run in todo for step in milestones if step > max(run.resumed_step, point.first_step - 1))
     return ConditionPlan(
         condition=point.label,
         condition_id=point.id,

@@ -9,7 +9,17 @@ Not here: which condition gets the next seeds.
 
 from enum import Enum, auto
 
-from jobs.errors import AlreadyExists, Corrupt, NotFound, StoreError, StudyInterrupted, Superseded, TaskError
+from jobs.errors import (
+    AlreadyExists,
+    Corrupt,
+    EnvironmentChanged,
+    NotFound,
+    SeedError,
+    StoreError,
+    StudyInterrupted,
+    Superseded,
+    TaskError,
+)
 
 
 class Decision(Enum):
@@ -29,6 +39,9 @@ REASONS: tuple[tuple[type[BaseException], Decision], ...] = (
     (TaskError, Decision.GIVE_UP),
     # Another drive has taken the runs over: to claim them back would never end.
     (Superseded, Decision.END),
+    # The same for every attempt, and what would follow is not what was declared.
+    (SeedError, Decision.END),
+    (EnvironmentChanged, Decision.END),
     # One file of one pack: a smaller pack may not need it.
     (AlreadyExists, Decision.RETRY),
     (NotFound, Decision.RETRY),

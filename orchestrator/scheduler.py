@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from jobs.errors import AlreadyExists, StudyInterrupted
 from jobs.layout import PackKeys
-from jobs.pack import PackRequest, PackRun, SeedsSpec, put_request
+from jobs.pack import PackRequest, SeedDigests, put_request
 from jobs.records import Status
 from jobs.store import Store
 from jobs.study import GridPoint, Run, Study
 from orchestrator.clusters import Cluster
 from orchestrator.packing import Machine, Pack, Timing, Todo, assumed_timings, most_threads, pack_runs
+from orchestrator.seed_audit import pack_run, prove_study
 from orchestrator.state import (
     Command,
     Event,
@@ -54,16 +55,21 @@ def drive(
     on_change: Callable[[State], None] = _ignore,
     *,
     calibrate: bool = True,
+    strict: bool = False,
 ) -> State:
     """Train every run of the study that the store does not hold yet; returns the state at the end.
 
+    The seeds of all runs are proven first. With `strict`, a checkpoint of another environment is refused.
     `on_change` is called after every event, and at least every POLL_S while packs train. Raises StudyInterrupted
-    after Ctrl-C, when all packs have saved a checkpoint; StoreError and its kin where the store fails; SpecMismatch
-    where a stored run is not what its id says.
+    after Ctrl-C, when all packs have saved a checkpoint; SeedError where the seeds do not do what the design says;
+    EnvironmentChanged; StoreError and its kin where the store fails; SpecMismatch where a stored run is not what its
+    id says.
     """
-    head = _Head(study, store, cluster)
+    head = _Head(study, store, cluster, strict)
     standings = read_standings(store, [run.id for run in study.runs])
     todo = head.todo(standings)
+    if todo:
+        head.proofs = prove_study(study, store, cluster, frozenset(run.run_id for run in todo))
     timings = head.timings(todo, calibrate=calibrate)
     packs = pack_runs(todo, timings, study.settings.execution.pack_width, head.machine)
     runs = {run_id: _run_state(standing) for run_id, standing in standings.items()}
@@ -94,10 +100,12 @@ class _Head:
     study: Study
     store: Store
     cluster: Cluster
+    strict: bool
     machine: Machine = field(init=False)
     runs: Mapping[str, Run] = field(init=False)
     points: Mapping[str, GridPoint] = field(init=False)
     launched: dict[str, Pack] = field(default_factory=dict)
+    proofs: Mapping[str, SeedDigests] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.machine = self.cluster.machine()
@@ -110,7 +118,7 @@ class _Head:
         for run in self.study.runs:
             standing = standings[run.id]
             if not standing.is_done:
-                left = run.point.condition.training.steps - max(standing.step, 0)
+                left = run.point.condition.training.steps - max(standing.step, run.point.first_step)
                 found.append(Todo(run.id, run.point.id, standing.step, left))
         return found
 
@@ -153,7 +161,7 @@ class _Head:
     def _request(self, command: LaunchPack) -> str:
         """Write the request under the first launch number that is free; returns the pack's id."""
         pack = command.pack
-        runs = tuple(PackRun(run_id=r, seeds=SeedsSpec(**self.runs[r].seeds.as_dict())) for r in pack.run_ids)
+        runs = tuple(pack_run(self.runs[run_id], self.proofs.get(run_id)) for run_id in pack.run_ids)
         number = 0
         while True:
             number += 1
@@ -167,6 +175,7 @@ class _Head:
                 rolling_every=self.study.settings.checkpoints.rolling.every,
                 threads=pack.threads,
                 device=command.device,
+                strict=self.strict,
             )
             try:
                 put_request(self.store, request)

@@ -1,11 +1,11 @@
 """A cluster whose packs end as a test says, and which leaves in the store what a real worker would."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from jobs.claims import FRESH, attempts_of, claim
 from jobs.errors import ClusterError, StudyInterrupted
 from jobs.identity import condition_spec, run_spec
-from jobs.pack import PackOutcome, RunOutcome, get_request, put_outcome
+from jobs.pack import PackOutcome, PackRun, RunOutcome, SeedDigests, SeedProof, get_request, put_outcome
 from jobs.records import Status
 from jobs.spec import Condition
 from jobs.store import open_store
@@ -42,6 +42,13 @@ class FakeCluster:
     ) -> list[Timing]:
         return [AssumedTiming(width, count, (2 + width) / count**0.5) for count in threads for width in (1, 4)]
 
+    def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
+        scopes = {"init": condition.model_dump_json(include={"model"}), "data": "", "dropout": "", "evaluation": ""}
+        digests = [
+            SeedDigests(**{n: f"{scopes[n]}{seed}" for n, seed in run.seeds.model_dump().items()}) for run in runs
+        ]
+        return SeedProof(scopes=scopes, runs=tuple(digests))
+
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:
         request = get_request(open_store(store_url), pack_id)
         self.launched.append((pack_id, tuple(run.run_id for run in request.runs)))
@@ -59,7 +66,7 @@ class FakeCluster:
         runs = []
         for run in request.runs:
             before = attempts_of(store, run.run_id)
-            resolved = run_spec(spec, run.seeds.seeds())
+            resolved = run_spec(spec, run.seeds.seeds(), run.origin)
             made = claim(store, run.run_id, pack_id, (FRESH, ""), resolved, after=len(before))
             runs.append((made, self.verdict(run.run_id, made.attempt)))
         for _, verdict in runs:

@@ -38,6 +38,7 @@ BROAD = {
     "orchestrator/clusters/inline.py": 1,
     "workers/batches.py": 1,
     "workers/probes.py": 2,
+    "workers/seed_proof.py": 2,
 }
 
 
@@ -91,7 +92,7 @@ def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def plausible(parameter: inspect.Parameter) -> object:
-    values = {"str": "text", "int": 3, "tuple[jobs.errors.Fault, ...]": (errors.Fault("a.yaml", 3, "key", "is wrong"),)}
+    values = {"str": "text", "int": 3, "tuple[str, ...]": ("a fault",), "tuple[jobs.errors.Fault, ...]": (errors.Fault("a.yaml", 3, "key", "is wrong"),)}
     return values[inspect.formatannotation(parameter.annotation)]
 
 

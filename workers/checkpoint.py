@@ -1,11 +1,13 @@
 """Checkpoints: the pack's tensors in one safetensors file, committed by a manifest; and the way back.
 
 Every tensor has a leading run axis, so one run's slice is read without its neighbours, and slices from
-several packs make up a new one. The manifest names each run's slice by its SHA-256 and its parent, back to
+several packs make up a new one. The manifest names each run's slice by its SHA-256 and by its parents, back to
 step 0. No state of a random generator is stored, because every draw is keyed by seed, purpose and step.
+
+Not here: when to save, and which to drop (`saver.py`).
 """
 
-import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,33 +15,51 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as serialised
+from safetensors import SafetensorError, safe_open
 
 from jobs.claims import Attempt, counts
+from jobs.digests import digest_of
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
-from jobs.store import Manifest, Store, commit, committed, manifest_key, read_manifest, verified
+from jobs.store import Manifest, Store, commit, committed, manifest_key, read_manifest
 
 Kind = Literal["milestone", "rolling"]
+State = Mapping[str, torch.Tensor]
 log = logging.getLogger(__name__)
+
+_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.bfloat16: "BF16", torch.float16: "F16"}
+_HEADER_ALIGNMENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A checkpoint of a run, by its slice."""
+
+    run_id: str
+    step: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
     """One run's part of a checkpoint.
 
-    sha256         of its tensors' names and bytes, in the order of their names
-    parent_step    the step of the checkpoint that it was trained on from; -1 for the first of a run
-    parent_sha256  that checkpoint's slice; empty for the first of a run
+    sha256   of its tensors' names and bytes, in the order of their names
+    parents  what it was trained on from: the checkpoints at which it was taken up again since the last milestone,
+             newest first, and that milestone; of a fork's first, the parent's; none for step 0 of a fresh run
     """
 
     run_id: str
     attempt: int
     slot: int
     sha256: str
-    parent_step: int
-    parent_sha256: str
+    parents: tuple[Link, ...]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Slice":
+        """Return the slice that a manifest tells of; raises KeyError or TypeError for anything else."""
+        parents = tuple(Link(**link) for link in fields["parents"])
+        return cls(**{**fields, "parents": parents})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +67,65 @@ class Saved:
     """A committed checkpoint in which a run can be found."""
 
     step: int
+    kind: Kind
     pack_id: str
     slice: Slice
     manifest: Manifest
 
+    @property
+    def link(self) -> Link:
+        """Return the name of this slice for its children."""
+        return Link(self.slice.run_id, self.step, self.slice.sha256)
 
-def slice_digest(state: Mapping[str, torch.Tensor], slot: int) -> str:
+
+def slice_digest(state: State, slot: int) -> str:
     """Return the SHA-256 over one run's slice of every tensor, names and bytes in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        part = state[name][slot].detach().contiguous().cpu()
-        digest.update(f"{name}{tuple(part.shape)}{part.dtype}".encode())
-        digest.update(part.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return digest_of({name: tensor[slot].detach().cpu().numpy() for name, tensor in state.items()})
 
 
 def save(
-    store: Store, keys: PackKeys, step: int, kind: Kind, state: Mapping[str, torch.Tensor], slices: Sequence[Slice]
+    store: Store,
+    keys: PackKeys,
+    step: int,
+    kind: Kind,
+    state: State,
+    slices: Sequence[Slice],
+    environment: str,
 ) -> None:
-    """Commit the pack's state at `step`; `slices` are the runs in it that are alive."""
+    """Commit the pack's state at `step`; `slices` are the runs in it that are alive, `environment` its fingerprint."""
 
     def write(path: Path) -> dict[str, Any]:
-        # Written by Python and not by the library, whose own error for a full disk is no OSError.
-        path.write_bytes(serialised({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}))
-        return {"step": step, "kind": kind, "runs": [asdict(part) for part in slices]}
+        write_tensors(path, state)
+        return {"step": step, "kind": kind, "environment": environment, "runs": [asdict(part) for part in slices]}
 
     commit(store, keys.checkpoint(step), write)
+
+
+def write_tensors(path: Path, state: State) -> None:
+    """Write tensors as one safetensors file, streamed: nothing is copied, and a full disk is an OSError.
+
+    The library's own writer copies all bytes while it holds the interpreter, so that training beside it stands
+    still, and its error for a full disk is no OSError. The format is a length, a JSON header, and the bytes.
+    """
+    # Largest items first, then names: so every tensor lies aligned, as the library writes it.
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))
+    arrays, header, end = [], {}, 0
+    for name in names:
+        tensor = state[name].detach().cpu().contiguous()
+        data = tensor.reshape(-1).view(torch.uint8).numpy().data
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + data.nbytes],
+        }
+        end += data.nbytes
+        arrays.append(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _HEADER_ALIGNMENT)
+    with path.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for data in arrays:
+            file.write(data)
 
 
 def discard(store: Store, keys: PackKeys, step: int) -> None:
@@ -91,29 +144,44 @@ def checkpoints_of(store: Store, attempts: Sequence[Attempt]) -> dict[int, Saved
     for attempt in attempts:
         for key in committed(store, PackKeys(attempt.pack_id).checkpoints):
             try:
-                manifest = read_manifest(store, key)
+                saved = read_saved(store, key)
             except (Corrupt, NotFound) as error:
                 log.warning("checkpoint left out: %s", error)
                 continue
-            step = int(manifest.extra["step"])
-            parts = [Slice(**part) for part in manifest.extra["runs"]]
-            mine = [p for p in parts if (p.run_id, p.attempt) == (attempt.run_id, attempt.attempt)]
-            if mine and counts(step, attempt.attempt, attempts):
-                found[step] = Saved(step, attempt.pack_id, mine[0], manifest)
+            for one in saved:
+                mine = (one.slice.run_id, one.slice.attempt) == (attempt.run_id, attempt.attempt)
+                if mine and counts(one.step, attempt.attempt, attempts):
+                    found[one.step] = one
     return found
 
 
-def load(store: Store, saved: Sequence[Saved]) -> dict[str, torch.Tensor]:
-    """Return the state that is made of one slice per run, in the order of `saved`; every slice is verified.
+def read_saved(store: Store, key: str) -> list[Saved]:
+    """Return what the manifest of a checkpoint says, run by run; raises NotFound, Corrupt."""
+    manifest = read_manifest(store, key)
+    extra, pack_id = manifest.extra, key.split("/")[1]
+    try:
+        parts = [Slice.of(part) for part in extra["runs"]]
+        return [Saved(int(extra["step"]), extra["kind"], pack_id, part, manifest) for part in parts]
+    except (KeyError, TypeError) as error:
+        raise Corrupt(manifest_key(key), f"is not the manifest of a checkpoint ({error})") from None
 
-    Raises Corrupt where a file or a slice is not what was committed.
+
+def read_slice(store: Store, saved: Saved) -> dict[str, torch.Tensor]:
+    """Return one run's tensors [1, …]; its neighbours' bytes are not read.
+
+    Raises Corrupt where they are not what was committed, NotFound where the file is gone.
     """
-    paths = {part.manifest.key: verified(store, part.manifest) for part in saved}
-    rows: list[dict[str, torch.Tensor]] = []
-    for part in saved:
-        with safe_open(paths[part.manifest.key], framework="pt") as file:
-            slot = part.slice.slot
-            rows.append({name: file.get_slice(name)[slot : slot + 1] for name in file.keys()})  # noqa: SIM118
-        if slice_digest(rows[-1], 0) != part.slice.sha256:
-            raise Corrupt(part.manifest.key, f"the slice of run {part.slice.run_id} differs from its manifest")
+    key, slot = saved.manifest.key, saved.slice.slot
+    try:
+        with safe_open(store.local(key), framework="pt") as file:
+            row = {name: file.get_slice(name)[slot : slot + 1] for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise Corrupt(key, f"cannot be read: {error}") from None
+    if any(len(part) != 1 for part in row.values()) or slice_digest(row, 0) != saved.slice.sha256:
+        raise Corrupt(key, f"the slice of run {saved.slice.run_id} differs from its manifest")
+    return row
+
+
+def join(rows: Sequence[State]) -> dict[str, torch.Tensor]:
+    """Return the state of a pack from one slice per run, in their order."""
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -7,11 +7,19 @@ The number of threads is not part of the fingerprint: weights do not depend on i
 import hashlib
 import os
 import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from jobs.claims import environment_digest
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_deterministic(threads: int, runs: int) -> None:
@@ -34,22 +42,88 @@ def make_deterministic(threads: int, runs: int) -> None:
     torch.set_flush_denormal(False)
 
 
-def fingerprint(device: str) -> dict[str, Any]:
-    """Return what the numbers depend on: versions, and the CPU's model and flags or the GPU and its driver."""
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the numbers depend on beside the spec.
+
+    facts  by name; `commit` is for the reader only: `source` says more exactly what code ran
+    """
+
+    facts: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Return 16 digits that are equal where all facts but the commit are."""
+        return environment_digest(self.facts)
+
+    def differences(self, other: Mapping[str, Any]) -> str:
+        """Return in words which facts were otherwise."""
+        names = sorted((set(self.facts) | set(other)) - {"commit"})
+        changed = [name for name in names if self.facts.get(name) != other.get(name)]
+        return ", ".join(f"{name} was {other.get(name)!r} and is {self.facts.get(name)!r}" for name in changed)
+
+
+def fingerprint(device: str) -> Environment:
+    """Return versions, BLAS, switches, our own source, and the CPU's model and flags or the GPU and its driver."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "blas": "mkl" if torch.backends.mkl.is_available() else "other",  # type: ignore[no-untyped-call]
+        "blas": _blas(),
         "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
+        "switches": _switches(),
+        "source": _source_digest(),
+        "commit": _commit(),
         "device": device,
     }
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
-        return found | {"gpu": properties.name, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
-    return found | _processor()
+        gpu = {"gpu": properties.name, "capability": f"{properties.major}.{properties.minor}", "driver": _driver()}
+        return Environment(
+            found | gpu | {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+        )
+    return Environment(found | _processor())
+
+
+def _blas() -> str:
+    lines = [line.strip(" -") for line in torch.__config__.show().splitlines()]
+    return "; ".join(line for line in lines if line.startswith(("Intel(R) oneAPI Math", "Intel(R) MKL", "OpenBLAS")))
+
+
+def _switches() -> dict[str, Any]:
+    return {
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+    }
+
+
+@cache
+def _source_digest() -> str:
+    """Return the digest of the code that decides numbers: the rooms `jobs` and `workers`."""
+    digest = hashlib.sha256()
+    for room in ("jobs", "workers"):
+        for path in sorted((_ROOT / room).rglob("*.py")):
+            digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _commit() -> str:
+    """Return the git commit that this package was checked out from, or an empty text where it was not."""
+    command = ["git", "-C", str(_ROOT), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _driver() -> str:
+    path = Path("/proc/driver/nvidia/version")
+    return path.read_text().splitlines()[0] if path.exists() else ""
 
 
 def _processor() -> dict[str, str]:

@@ -10,6 +10,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
+from jobs.scalar import Curve, at
 from jobs.spec import OptimizerSpec
 
 CHUNK = 1024  # values; each run's part of the buffer is a multiple of it
@@ -17,13 +18,14 @@ CHUNK = 1024  # values; each run's part of the buffer is a multiple of it
 
 def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
     """Return the rate of update `step` (from 0) of `steps`: warm-up, then decay to `final_fraction` at the last."""
+    peak = at(spec.learning_rate, step)
     if step < spec.warmup_steps:
-        return spec.learning_rate * (step + 1) / spec.warmup_steps
+        return peak * (step + 1) / spec.warmup_steps
     if spec.decay == "constant":
-        return spec.learning_rate
+        return peak
     done = (step - spec.warmup_steps) / max(steps - 1 - spec.warmup_steps, 1)
     fall = 0.5 * (1 + cos(pi * done)) if spec.decay == "cosine" else 1 - done
-    return spec.learning_rate * (spec.final_fraction + (1 - spec.final_fraction) * fall)
+    return peak * (spec.final_fraction + (1 - spec.final_fraction) * fall)
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class AdamW:
     first: Tensor = field(init=False)
     second: Tensor = field(init=False)
     _scratch: Tensor = field(init=False)
+    _products: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gradients, self.first, self.second, self._scratch = (torch.zeros_like(self.weights) for _ in range(4))
@@ -52,20 +55,32 @@ class AdamW:
         # In two stages: a sum over all values of one run alone would be split among threads, and its order with them.
         return squares.view(len(squares), -1, CHUNK).sum(2).sum(1).sqrt_()
 
-    def clip(self, norms: Tensor) -> None:
+    def clip(self, norms: Tensor, step: int) -> None:
         """Scale the gradient of each run whose norm is above `grad_clip_norm` down to it."""
         if self.spec.grad_clip_norm is not None:
-            factors = (self.spec.grad_clip_norm / (norms + 1e-6)).clamp_(max=1.0)
+            factors = (at(self.spec.grad_clip_norm, step) / (norms + 1e-6)).clamp_(max=1.0)
             if bool((factors < 1).any()):
                 self.gradients.mul_(factors[:, None])
 
     def update(self, step: int) -> None:
         """Make update number `step` (from 0) of every run."""
-        spec, t = self.spec, step + 1
-        rate = learning_rate(spec, step, self.steps)
-        if spec.weight_decay:
-            self.weights[:, : self.decayed].mul_(1 - rate * spec.weight_decay)
-        self.first.mul_(spec.beta1).add_(self.gradients, alpha=1 - spec.beta1)
-        self.second.mul_(spec.beta2).addcmul_(self.gradients, self.gradients, value=1 - spec.beta2)
-        root = torch.sqrt(self.second, out=self._scratch).div_((1 - spec.beta2**t) ** 0.5).add_(spec.epsilon)
-        self.weights.addcdiv_(self.first, root, value=-rate / (1 - spec.beta1**t))
+        spec = self.spec
+        rate, decay = learning_rate(spec, step, self.steps), at(spec.weight_decay, step)
+        beta1, beta2 = at(spec.beta1, step), at(spec.beta2, step)
+        if decay:
+            self.weights[:, : self.decayed].mul_(1 - rate * decay)
+        self.first.mul_(beta1).add_(self.gradients, alpha=1 - beta1)
+        self.second.mul_(beta2).addcmul_(self.gradients, self.gradients, value=1 - beta2)
+        root = torch.sqrt(self.second, out=self._scratch).div_((1 - self._product("beta2", step)) ** 0.5)
+        root.add_(at(spec.epsilon, step))
+        self.weights.addcdiv_(self.first, root, value=-rate / (1 - self._product("beta1", step)))
+
+    def _product(self, name: str, step: int) -> float:
+        """Return the product of a beta over the updates 0 to `step`: what its moment still owes to its start at 0."""
+        beta = getattr(self.spec, name)
+        if not isinstance(beta, Curve):
+            return float(beta ** (step + 1))
+        products = self._products.setdefault(name, [])
+        while len(products) <= step:
+            products.append((products[-1] if products else 1.0) * beta.at(len(products)))
+        return products[step]

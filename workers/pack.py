@@ -16,26 +16,30 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from jobs import tasks
 from jobs.claims import FRESH, Attempt, attempts_of, claim
-from jobs.errors import Corrupt, NotFound, SeedbedError
+from jobs.errors import Corrupt, EnvironmentChanged, NotFound, SeedbedError, SeedError
 from jobs.identity import condition_spec, run_spec
-from jobs.layout import PackKeys, task_key
+from jobs.layout import PackKeys
 from jobs.local_files import storage_errors
 from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
-from jobs.spec import TaskSpec
-from jobs.store import LocalStore, Store, open_store, put_record
+from jobs.spec import Origin
+from jobs.store import LocalStore, Store, get_record, open_store, put_record
 from jobs.tasks.task import Task
 from workers.batches import Batches
-from workers.checkpoint import Saved, checkpoints_of, load
+from workers.checkpoint import Link, Saved, checkpoints_of, join, read_slice
 from workers.crew import Crew, Member
-from workers.determinism import fingerprint, make_deterministic
+from workers.determinism import Environment, fingerprint, make_deterministic
 from workers.engines.packed import PackedEngine
 from workers.probes import Probes, Tally
+from workers.replay import engine_of, first_state
+from workers.saver import Saver
+from workers.seed_proof import prove, weights_digest
 from workers.shards import ShardWriter
-from workers.train import Plan, Saver, train
+from workers.stored import load_task
+from workers.train import Plan, Start, train
+from workers.writer import Writer
 
 log = logging.getLogger("workers")
 
@@ -46,8 +50,9 @@ def run_pack(
     """Train the pack `pack_id` of the store and return how it ended, which the store then holds too.
 
     Raises AlreadyExists where another process carries out this launch, StudyInterrupted after `stop` was set
-    (a checkpoint is saved first), Superseded where a later attempt has taken over, StoreError and Corrupt
-    where the store fails.
+    (a checkpoint is saved first), Superseded where a later attempt has taken over, SeedError where the seeds make
+    something else than was proven, EnvironmentChanged where that is to be refused, StoreError and Corrupt where the
+    store fails.
     """
     store = open_store(store_url)
     keys = PackKeys(pack_id)
@@ -56,10 +61,9 @@ def run_pack(
         try:
             make_deterministic(request.threads, len(request.runs))
             environment = fingerprint(request.device)
-            put_record(
-                store, keys.claim, {"host": socket.gethostname(), "pid": os.getpid(), "environment": environment}
-            )
-            outcome = _train(store, keys, request, stop or threading.Event(), clock)
+            process = {"host": socket.gethostname(), "pid": os.getpid()}
+            put_record(store, keys.claim, process | {"environment": environment.facts})
+            outcome = _train(store, request, environment, stop or threading.Event(), clock)
         except SeedbedError:
             log.exception("pack %s stopped", pack_id)
             raise
@@ -69,67 +73,118 @@ def run_pack(
 
 
 def _train(
-    store: Store, keys: PackKeys, request: PackRequest, stop: threading.Event, clock: Callable[[], float]
+    store: Store, request: PackRequest, environment: Environment, stop: threading.Event, clock: Callable[[], float]
 ) -> PackOutcome:
-    task = load_task(store, request.condition.task)
+    keys, condition = PackKeys(request.pack_id), request.condition
+    task = load_task(store, condition.task)
     before = {run.run_id: attempts_of(store, run.run_id) for run in request.runs}
     saved, state = _restore(store, before)
-    crew = _claim_runs(store, request, before, saved)
+    if request.strict:
+        _refuse_change(store, saved, environment)
     streams = [Streams(run.seeds.seeds()) for run in request.runs]
-    condition = request.condition
-    engine = PackedEngine(condition, len(task.vocabulary), task.length, streams, request.device, task.first_answer)
+    engine = engine_of(condition, task, streams, request.device)
     tally = Tally.empty(len(streams))
-    if state:
+    if saved:
         tally.load(state)
         engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
-    shards = ShardWriter(store, keys, clock)
-    first_step = saved[0].step if saved else FRESH
-    parents = {part.slice.run_id: (part.step, part.slice.sha256) for part in saved}
-    steps = condition.training.steps
-    plan = Plan(
-        steps,
-        frozenset(steps_of(condition.probes, steps)),
-        frozenset(steps_of(condition.milestones, steps)),
-        request.rolling_every,
-    )
-    train(
-        plan,
-        first_step,
-        engine,
-        Batches(task, streams, condition.training.batch_size, crew),
-        Probes(task, streams, crew, shards),
-        Saver(store, keys, crew, shards, parents, last_saved=first_step),
-        tally,
-        stop,
-    )
+        parents = {part.slice.run_id: _lineage(part) for part in saved}
+    else:
+        parents = _begin(store, request, task, engine, streams)
+        _check_proof(request, task, engine)
+    crew = _claim_runs(store, request, before, saved)
+    origin = request.runs[0].origin
+    first_step = saved[0].step if saved else origin.step if origin else 0
+    # The first state of a fork is its parent's, by reference; it is a checkpoint of its own only if it was changed.
+    is_saved = bool(saved) or (origin is not None and not _is_changed(origin))
+    with Writer() as writer:
+        shards = ShardWriter(store, keys, clock)
+        train(
+            _plan(request),
+            Start(first_step, is_first=not saved),
+            engine,
+            Batches(task, streams, condition.training.batch_size, crew),
+            Probes(task, streams, crew, shards),
+            Saver(store, keys, crew, shards, writer, environment.digest, parents, first_step if is_saved else FRESH),
+            tally,
+            stop,
+        )
     return crew.outcome()
 
 
-def load_task(store: Store, spec: TaskSpec) -> Task:
-    """Return the task of a spec: built in, or a user's own from the copy of its source in the store."""
-    if spec.code.startswith("sha256:"):
-        path = store.local(task_key(spec.code))
-        name = f"{path.name}:{spec.name.rpartition(':')[2]}"
-        if tasks.code(name, path.parent) != spec.code:
-            raise Corrupt(task_key(spec.code), "the source of the task is not what the spec names")
-        return tasks.build(name, spec.parameters, path.parent)
-    return tasks.build(spec.name, spec.parameters, store.local("format.json").parent)
+def _plan(request: PackRequest) -> Plan:
+    steps = request.condition.training.steps
+    return Plan(
+        steps,
+        frozenset(steps_of(request.condition.probes, steps)),
+        frozenset(steps_of(request.condition.milestones, steps)),
+        request.rolling_every,
+    )
+
+
+def _begin(
+    store: Store, request: PackRequest, task: Task, engine: PackedEngine, streams: list[Streams]
+) -> dict[str, tuple[Link, ...]]:
+    """Bring the engine to where the runs begin, if that is not their initial weights; returns their parents."""
+    parents: dict[str, tuple[Link, ...]] = {}
+    rows = []
+    for run, stream in zip(request.runs, streams, strict=True):
+        if run.origin:
+            row, link = first_state(store, run.origin, request.condition, task, stream)
+            rows.append(row)
+            parents[run.run_id] = (link,)
+    if rows:
+        engine.load(join(rows))
+        make_deterministic(request.threads, len(request.runs))  # a replay of a parent has set its own
+    return parents
+
+
+def _is_changed(origin: Origin) -> bool:
+    return bool(origin.redrawn) or origin.moments == "zero"
+
+
+def _check_proof(request: PackRequest, task: Task, engine: PackedEngine) -> None:
+    """Raise SeedError where what is about to train is not what was proven before the launch."""
+    told = []
+    for slot, (run, seen) in enumerate(
+        zip(request.runs, prove(request.condition, task, request.runs).runs, strict=True)
+    ):
+        if run.proof is None:
+            continue
+        if run.origin is None:
+            weights = {n: t[slot].detach().cpu().numpy() for n, t in engine.values.items()}
+            seen = seen.model_copy(update={"init": weights_digest(weights)})
+        differing = [name for name, value in run.proof.model_dump().items() if getattr(seen, name) != value]
+        told += [f"run {run.run_id}: {name} here is not what it was at the proof of seeds" for name in differing]
+    if told:
+        raise SeedError(tuple(told))
 
 
 def _restore(store: Store, attempts: dict[str, list[Attempt]]) -> tuple[list[Saved], dict[str, torch.Tensor]]:
     """Return the newest checkpoint that every run has, and its state; nothing where there is none.
 
-    A checkpoint that fails its hash is left out, and the one before it is tried.
+    A checkpoint that cannot be read is left out, and the one before it is tried.
     """
     found = [checkpoints_of(store, list(of_run)) for of_run in attempts.values()]
     shared = set(found[0]).intersection(*found[1:])
     for step in sorted(shared, reverse=True):
         saved = [of_run[step] for of_run in found]
         try:
-            return saved, load(store, saved)
+            return saved, join([read_slice(store, part) for part in saved])
         except (Corrupt, NotFound) as error:
             log.warning("checkpoint at step %d left out: %s", step, error)
     return [], {}
+
+
+def _lineage(saved: Saved) -> tuple[Link, ...]:
+    """Return the parents of what is trained on from this checkpoint."""
+    return (saved.link,) if saved.kind == "milestone" else (saved.link, *saved.slice.parents)
+
+
+def _refuse_change(store: Store, saved: list[Saved], environment: Environment) -> None:
+    for part in saved:
+        if part.manifest.extra["environment"] != environment.digest:
+            before = get_record(store, PackKeys(part.pack_id).claim)["environment"]
+            raise EnvironmentChanged(part.slice.run_id, part.step, environment.differences(before))
 
 
 def _claim_runs(store: Store, request: PackRequest, before: dict[str, list[Attempt]], saved: list[Saved]) -> Crew:
@@ -139,7 +194,8 @@ def _claim_runs(store: Store, request: PackRequest, before: dict[str, list[Attem
         resumed = (saved[slot].step, saved[slot].pack_id) if saved else (FRESH, "")
         known = before[run.run_id]
         last = known[-1].attempt if known else 0
-        attempt = claim(store, run.run_id, request.pack_id, resumed, run_spec(spec, run.seeds.seeds()), after=last)
+        own = run_spec(spec, run.seeds.seeds(), run.origin)
+        attempt = claim(store, run.run_id, request.pack_id, resumed, own, after=last)
         crew.members.append(Member(slot, attempt, step=max(resumed[0], 0)))
     return crew
 

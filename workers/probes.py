@@ -7,6 +7,7 @@ its targets in nats. `train.loss` and `train.grad_norm` are means over the steps
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from jobs.tasks.task import IGNORE, Batch, Task
 from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import Engine
-from workers.shards import ShardWriter
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,23 @@ class Tally:
             sums[:] = 0
 
 
+class Rows(Protocol):
+    """Where rows of `metrics` go."""
+
+    def add(
+        self,
+        run_id: str,
+        attempt: int,
+        step: int,
+        metric: str,
+        value: float,
+        correct: int | None = None,
+        total: int | None = None,
+        /,
+    ) -> None:
+        """Add one row."""
+
+
 @dataclass(slots=True)
 class Probes:
     """Measures every run of a pack that is alive and adds the rows to its shards."""
@@ -69,7 +86,7 @@ class Probes:
     task: Task
     streams: Sequence[Streams]
     crew: Crew
-    shards: ShardWriter
+    shards: Rows
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
 
     def measure(self, step: int, engine: Engine, tally: Tally) -> None:

@@ -19,10 +19,10 @@ from jobs.store import Store, commit
 
 @dataclass(slots=True)
 class ShardWriter:
-    """Collects the rows of one pack and commits them as numbered shards.
+    """Collects the rows of one pack and makes numbered shards of them.
 
     clock       seconds that only go forward; decides when a shard is due and no number
-    interval_s  the longest that a row waits for a probe after it to be committed
+    interval_s  the longest that a row waits for a probe after it to be handed over
     """
 
     store: Store
@@ -46,30 +46,35 @@ class ShardWriter:
         correct: int | None = None,
         total: int | None = None,
     ) -> None:
-        """Add one row; it is not durable before the next `flush`."""
+        """Add one row; it is not durable before a shard with it is."""
         row = (run_id, attempt, step, metric, value, correct, total)
         for column, item in zip(self._columns.values(), row, strict=True):
             column.append(item)
 
-    def flush_if_due(self) -> None:
-        """Commit a shard if the last one is old enough."""
-        if self.clock() - self._flushed_at >= self.interval_s:
-            self.flush()
+    @property
+    def is_due(self) -> bool:
+        """Return whether the last shard is old enough for the next."""
+        return self.clock() - self._flushed_at >= self.interval_s
 
-    def flush(self) -> None:
-        """Commit all rows that were added since the last shard; none, no shard."""
+    def take(self) -> Callable[[], None] | None:
+        """Return what commits all rows that were added since the last shard, or None where there are none."""
         self._flushed_at = self.clock()
         steps = self._columns["step"]
         if not steps:
-            return
+            return None
         table = pa.table(self._columns, schema=METRICS)
         extra = {"rows": len(steps), "first_step": min(steps), "last_step": max(steps)}
+        key = self.keys.shard(self._number)
+        self._number += 1
+        for column in self._columns.values():
+            column.clear()
 
         def write(path: Path) -> dict[str, Any]:
             write_table(table, path)
             return extra
 
-        commit(self.store, self.keys.shard(self._number), write)
-        self._number += 1
-        for column in self._columns.values():
-            column.clear()
+        return lambda: _commit(self.store, key, write)
+
+
+def _commit(store: Store, key: str, write: Callable[[Path], dict[str, Any]]) -> None:
+    commit(store, key, write)

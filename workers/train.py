@@ -5,22 +5,18 @@ update. Before a checkpoint is committed, every row up to its step is durable.
 """
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from jobs.errors import StudyInterrupted, Superseded
-from jobs.layout import PackKeys, attempt_key
+from jobs.errors import StudyInterrupted
 from jobs.records import Status
-from jobs.store import Store
 from workers.batches import Batches
-from workers.checkpoint import Kind, Slice, discard, save, slice_digest
+from workers.checkpoint import Kind
 from workers.crew import Crew
 from workers.engines import Engine
 from workers.probes import Probes, Tally
-from workers.shards import ShardWriter
-
-_KEPT_ROLLING = 2  # complete ones that stay until the next is durable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,70 +35,53 @@ class Plan:
         return "rolling" if step % self.rolling_every == 0 else None
 
 
-@dataclass(slots=True)
-class Saver:
-    """Saves the pack, links each slice to its parent, and drops rolling checkpoints that are no longer needed."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where training begins: at `step`; `is_first` where no run was measured and saved there before."""
 
-    store: Store
-    keys: PackKeys
-    crew: Crew
-    shards: ShardWriter
-    parents: dict[str, tuple[int, str]]
-    last_saved: int
-    _rolling: list[int] = field(default_factory=list)
+    step: int
+    is_first: bool
+
+
+class Recorder(Protocol):
+    """Where rows and states go: to the store (`saver.py`), or to memory (`replay.py`)."""
 
     def save(self, step: int, kind: Kind, engine: Engine, tally: Tally) -> None:
-        """Commit all rows, then the state at `step`; raises Superseded where a later attempt has a run."""
-        self.shards.flush()
-        if step == self.last_saved:
-            return
-        self._check_fence()
-        state = engine.state() | tally.state()
-        slices = []
-        for member in self.crew.alive:
-            parent = self.parents.get(member.run_id, (-1, ""))
-            digest = slice_digest(state, member.slot)
-            slices.append(Slice(member.run_id, member.attempt.attempt, member.slot, digest, *parent))
-        save(self.store, self.keys, step, kind, state, slices)
-        self.last_saved = step
-        self.parents.update({part.run_id: (step, part.sha256) for part in slices})
-        if kind == "rolling":
-            self._rolling.append(step)
-            self.drop_rolling(_KEPT_ROLLING)
+        """Keep the state at `step`, and all rows up to it."""
 
-    def drop_rolling(self, keep: int) -> None:
-        """Remove all but the newest `keep` rolling checkpoints."""
-        while len(self._rolling) > keep:
-            discard(self.store, self.keys, self._rolling.pop(0))
+    def flush_if_due(self) -> None:
+        """Keep the rows if the last ones are old enough."""
 
-    def _check_fence(self) -> None:
-        for member in self.crew.alive:
-            if self.store.exists(attempt_key(member.run_id, member.attempt.attempt + 1)):
-                raise Superseded(member.run_id, member.attempt.attempt)
+    def wait(self) -> None:
+        """Wait until all is kept; raises what failed."""
+
+    def finish(self) -> None:
+        """Keep what is left."""
 
 
 def train(
     plan: Plan,
-    first_step: int,
+    start: "Start",
     engine: Engine,
     batches: Batches,
     probes: Probes,
-    saver: Saver,
+    saver: Recorder,
     tally: Tally,
     stop: threading.Event,
 ) -> None:
-    """Train the crew from `first_step` (-1: from nothing) to the end of the plan.
+    """Train the crew from its start to the end of the plan.
 
     Raises StudyInterrupted after saving, when `stop` is set; Superseded when another process has taken over.
     """
     crew = batches.crew
-    step = max(first_step, 0)
-    if first_step < 0:
-        probes.measure(0, engine, tally)
-        saver.save(0, "milestone", engine, tally)
+    step = start.step
+    if start.is_first:
+        probes.measure(step, engine, tally)
+        saver.save(step, "milestone", engine, tally)
     while step < plan.steps:
         if stop.is_set():
             saver.save(step, "rolling", engine, tally)
+            saver.wait()
             raise StudyInterrupted(f"stopped at step {step}; a checkpoint is in the store")
         inputs, targets = batches.at(step)
         if not crew.alive:
@@ -113,13 +92,12 @@ def train(
         tally.add(engine)
         if step in plan.probes:
             probes.measure(step, engine, tally)
-            saver.shards.flush_if_due()
+            saver.flush_if_due()
         kind = plan.kind(step)
         if kind and crew.alive:
             saver.save(step, kind, engine, tally)
-    saver.shards.flush()
+    saver.finish()
     crew.finish(step)
-    saver.drop_rolling(0)
 
 
 def _let_diverged_leave(crew: Crew, engine: Engine, step: int) -> None:

@@ -5,8 +5,10 @@ id, and everything that it measures goes to the store. One contract suite holds 
 `inline` (this process) and `ray`.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from jobs.pack import PackRun, SeedProof
 from jobs.spec import Condition
 from orchestrator.packing import Machine, Timing
 from orchestrator.state import PackEnded, PackLost
@@ -29,6 +31,9 @@ class Cluster(Protocol):
         seconds: float,
     ) -> list[Timing]:
         """Return measured timings for pack widths up to about `most_runs` and each number of threads."""
+
+    def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
+        """Return what the seeds of these runs of the condition make, as digests; nothing is trained."""
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:
         """Start the pack whose request lies in the store; returns at once. Raises ClusterError."""

@@ -8,10 +8,10 @@ matters there is `ray`.
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from jobs.pack import PackOutcome
+from jobs.pack import PackOutcome, PackRun, SeedProof
 from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
@@ -37,10 +37,18 @@ def measure_here(
 ) -> list[Timing]:
     """Return timings of the condition in this process; its task is the copy that lies in the store."""
     from workers.calibration import measure
-    from workers.pack import load_task
+    from workers.stored import load_task
 
     task = load_task(open_store(store_url), condition.task)
     return [*measure(condition, task, most_runs=most_runs, threads=threads, seconds=seconds)]
+
+
+def prove_here(store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
+    """Return what the runs' seeds make, in this process; the task is the copy that lies in the store."""
+    from workers.seed_proof import prove
+    from workers.stored import load_task
+
+    return prove(condition, load_task(open_store(store_url), condition.task), runs)
 
 
 class InlineCluster:
@@ -71,6 +79,10 @@ class InlineCluster:
     ) -> list[Timing]:
         """Measure here, in the thread that packs train in."""
         return self._executor.submit(measure_here, store_url, condition, most_runs, threads, seconds).result()
+
+    def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
+        """Draw here, in the thread that packs train in."""
+        return self._executor.submit(prove_here, store_url, condition, runs).result()
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:  # noqa: ARG002
         """Put the pack in the queue; its threads are named in its request."""

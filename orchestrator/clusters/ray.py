@@ -8,16 +8,17 @@ lives as long as this process and is in no file.
 import os
 import secrets
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import ClusterError, SeedbedError
-from jobs.pack import get_outcome
+from jobs.pack import PackRun, SeedProof, get_outcome
 from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
-from orchestrator.clusters.inline import available_cpus, measure_here
+from orchestrator.clusters.inline import available_cpus, measure_here, prove_here
 from orchestrator.packing import Machine, Timing
 from orchestrator.state import PackEnded, PackLost
 
@@ -52,6 +53,10 @@ class PackActor:
         """Return timings of a condition in this process."""
         return measure_here(store_url, condition, most_runs, threads, seconds)
 
+    def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
+        """Return what the runs' seeds make, drawn in this process."""
+        return prove_here(store_url, condition, runs)
+
 
 @dataclass(slots=True)
 class _Live:
@@ -69,7 +74,7 @@ class RayCluster:
     def __init__(self, cpus: int = 0) -> None:
         self._cpus = cpus or available_cpus()
         self._live: dict[str, _Live] = {}
-        self._calibrator: Any = None
+        self._first: Any = None
         self._ray = _start(self._cpus)
 
     def machine(self) -> Machine:
@@ -79,17 +84,30 @@ class RayCluster:
     def calibrate(
         self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
     ) -> list[Timing]:
-        """Measure in an actor that has all CPUs to itself; it stays for the next condition until a pack is launched."""
-        if self._calibrator is None:
-            self._calibrator = self._actor(self._cpus)
-        work = self._calibrator.measure.remote(store_url, condition, most_runs, threads, seconds)
-        return list(self._ray.get(work))
+        """Measure in an actor that has all CPUs to itself."""
+        return list(self._before_packs("measure", store_url, condition, most_runs, threads, seconds))
+
+    def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
+        """Draw in the same actor."""
+        found: SeedProof = self._before_packs("prove", store_url, condition, runs)
+        return found
+
+    def _before_packs(self, method: str, *arguments: Any) -> Any:
+        """Call an actor that stays from condition to condition until a pack is launched; raises ClusterError."""
+        if self._first is None:
+            self._first = self._actor(self._cpus)
+        try:
+            return self._ray.get(getattr(self._first, method).remote(*arguments))
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, SeedbedError) else ClusterError(_first_line(error)) from error
+        except self._ray.exceptions.RayError as lost:
+            raise ClusterError(f"the process that prepares the packs ended: {_first_line(lost)}") from lost
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:
         """Start an actor for the pack."""
-        if self._calibrator is not None:
-            self._ray.kill(self._calibrator)
-            self._calibrator = None
+        if self._first is not None:
+            self._ray.kill(self._first)
+            self._first = None
         actor = self._actor(threads)
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
 

@@ -13,7 +13,7 @@ from jobs.layout import attempt_key
 from jobs.records import Status
 from jobs.store import LocalStore, get_record, put_record
 from jobs.study import Study
-from orchestrator.clusters.inline import InlineCluster
+from orchestrator.clusters.inline import InlineCluster, prove_here
 from orchestrator.declared import read_declared, register, studies
 from orchestrator.scheduler import drive
 from orchestrator.state import State
@@ -112,6 +112,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(store: LocalStore, study: Mak
     assert resumable
     assert not any(s.is_done for s in standings.values())
     second = FakeCluster()
+    second.prove = prove_here  # type: ignore[method-assign]  # the seeds must make what they made before
     drive(long, store, second)
     assert sum(trained(second).values()) == 6
     assert {len(attempts_of(store, run.id)) for run in long.runs} <= {1, 2}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.claims import environment_digest
 from jobs.tasks import IGNORE
 from tests.workers.test_models import GPT_OPTIONS, condition, streams
 from workers.checkpoint import slice_digest
@@ -140,4 +141,10 @@ def test_the_fingerprint_names_what_numbers_depend_on_and_not_the_threads() -> N
     one = fingerprint("cpu")
     make_deterministic(2, 2)
     assert fingerprint("cpu") == one
-    assert {"python", "torch", "numpy", "blas", "cpu", "flags", "capability"} <= one.keys()
+    assert {"python", "torch", "numpy", "blas", "cpu", "flags", "capability", "source", "commit", "switches"} <= set(
+        one.facts
+    )
+    older = {**one.facts, "torch": "1.0", "commit": "another"}
+    assert one.differences(older) == f"torch was '1.0' and is {one.facts['torch']!r}"
+    assert environment_digest(older) != one.digest
+    assert environment_digest({**one.facts, "commit": "another"}) == one.digest, "the source says it more exactly"

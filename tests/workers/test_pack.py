@@ -124,10 +124,11 @@ def test_a_process_that_dies_loses_at_most_the_work_since_its_last_checkpoint(
         run_pack(store.url, first)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
-    assert pack.steps(first) == [0, 4, 6, 8]
+    last = pack.steps(first)[-1]
+    assert pack.steps(first) in ([0, 4, 6, 8], [0, 4, 6]), "at most the one that was being written is missing"
     second = pack.request(runs)
     run_pack(store.url, second)
-    assert {a.resumed_step for a in attempts_of(store, runs[0].id)} == {-1, 8}
+    assert {a.resumed_step for a in attempts_of(store, runs[0].id)} == {-1, last}
     assert pack.steps(second)[-1] == 12
 
 

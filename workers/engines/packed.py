@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.scalar import at
 from jobs.seeds import Streams
 from jobs.spec import Condition, GptSpec
 from jobs.tasks.task import IGNORE
@@ -45,7 +46,7 @@ class PackedEngine:
     ) -> None:
         self.family = family_of(condition, vocabulary_size, length, first_answer)
         self.streams, self.device = tuple(streams), torch.device(device)
-        self.dropout = condition.model.dropout
+        self.dropout, self.z_loss = condition.model.dropout, condition.training.z_loss
         runs = len(self.streams)
         self.losses, self.grad_norms = np.zeros(runs), np.zeros(runs)
         self.diverged_at = np.full(runs, -1, np.int64)
@@ -76,7 +77,7 @@ class PackedEngine:
         with torch.no_grad():
             log_p = F.log_softmax(logits, dim=-1)
             losses, weight = _mean_losses(log_p, asked)
-            slope = log_p.exp_()
+            slope = self._probabilities(logits, log_p, step)
             known = asked.clamp(min=0)[..., None]
             slope.scatter_add_(-1, known, slope.new_full((), -1.0).expand(known.shape))
             slope.mul_(weight[..., None])
@@ -87,8 +88,16 @@ class PackedEngine:
         norms = optimizer.norms()
         self.losses, self.grad_norms = losses.double().cpu().numpy(), norms.double().cpu().numpy()
         self._note_divergence(step)
-        optimizer.clip(norms)
+        optimizer.clip(norms, step)
         self._update(step)
+
+    def _probabilities(self, logits: Tensor, log_p: Tensor, step: int) -> Tensor:
+        """Return the softmax in the place of `log_p`, scaled by the slope of the z-loss where there is one."""
+        weight = at(self.z_loss, step)
+        if not weight:
+            return log_p.exp_()
+        log_z = logits[..., :1] - log_p[..., :1]
+        return log_p.exp_().mul_(log_z.mul_(2 * weight).add_(1.0))
 
     def _note_divergence(self, step: int) -> None:
         lost = ~(np.isfinite(self.losses) & np.isfinite(self.grad_norms)) & (self.diverged_at < 0)
@@ -136,7 +145,8 @@ class PackedEngine:
         return torch.from_numpy(array).to(self.device)
 
     def _drop_at(self, step: int) -> "_Dropout | _Keep":
-        return _Dropout(self.dropout, self.streams, step) if self.dropout else _keep
+        rate = at(self.dropout, step)
+        return _Dropout(rate, self.streams, step) if rate else _keep
 
 
 class _Keep:

@@ -1,0 +1,183 @@
+"""Any step of any run: train from the nearest checkpoint to the step, in memory, and have the weights that were there.
+
+The same loop, engine and draws as in a pack, for one run; bits do not depend on the pack, so the state is the one
+that the pack had. A fork's first state is made here, too: the parent's, with what is drawn anew.
+"""
+
+import fnmatch
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jobs.claims import FRESH
+from jobs.errors import Corrupt, NotFound, SeedbedError
+from jobs.records import METRICS
+from jobs.schedule import steps_of
+from jobs.seeds import Streams
+from jobs.spec import Condition, Origin
+from jobs.store import Store
+from jobs.tasks.task import Task
+from workers.batches import Batches
+from workers.checkpoint import Kind, Link, Saved, checkpoints_of, read_slice, slice_digest
+from workers.crew import Crew, Member
+from workers.determinism import make_deterministic
+from workers.engines import Engine
+from workers.engines.packed import PackedEngine
+from workers.probes import Probes, Tally
+from workers.stored import StoredRun, load_task, stored_run
+from workers.train import Plan, Start, train
+
+log = logging.getLogger(__name__)
+MODEL, MOMENTS = "model.", ("adamw.first.", "adamw.second.")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A run's state at a step.
+
+    state       every tensor [1, …]: weights (`model.…`), both moments, the tally
+    started_at  the step of the checkpoint it was trained from; FRESH: from the seeds alone, or from the parent
+    rows        what was measured after `started_at`, as rows of `metrics`
+    """
+
+    run: StoredRun
+    step: int
+    state: dict[str, torch.Tensor]
+    started_at: int
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest that a checkpoint's manifest would have for the run."""
+        return slice_digest(self.state, 0)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the parameters by name, without the run axis."""
+        return {name.removeprefix(MODEL): t[0] for name, t in self.state.items() if name.startswith(MODEL)}
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Keeps rows in memory, where a pack has shards."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, *row: Any) -> None:
+        self.rows.append(dict(zip(METRICS.names, row, strict=True)))
+
+
+class _Memory:
+    """Keeps nothing of what a pack saves: the state at the end is asked for."""
+
+    def save(self, step: int, kind: Kind, engine: Engine, tally: Tally) -> None:
+        """Let it go by."""
+
+    def flush_if_due(self) -> None:
+        """Have nothing to write."""
+
+    def wait(self) -> None:
+        """Have nothing to wait for."""
+
+    def finish(self) -> None:
+        """Have nothing left."""
+
+
+def replay(store: Store, run_id: str, step: int, start: int | None = None) -> Replayed:
+    """Return the run's state at `step`, trained from the newest checkpoint at or before `step` (and `start`).
+
+    `start=-1` trains from the seeds alone. A step before a fork is the parent's. Raises NotFound for a run or a step
+    that there is not, Corrupt where no checkpoint can be read, SpecMismatch where the run is not what its id says.
+    """
+    run = stored_run(store, run_id)
+    if run.origin and 0 <= step < run.origin.step:
+        return replay(store, run.origin.run_id, step, start)
+    last = run.condition.training.steps
+    if not 0 <= step <= last:
+        raise NotFound(f"{run_id}@{step}", f"is no step of this run: it has 0 to {last}")
+    make_deterministic(1, 1)
+    task = load_task(store, run.condition.task)
+    found = _newest(store, run, min(step, step if start is None else start))
+    engine = engine_of(run.condition, task, [Streams(run.seeds)])
+    tally = Tally.empty(1)
+    if found:
+        state = found[1]
+        tally.load(state)
+        engine.load(state)
+    elif run.origin:
+        engine.load(first_state(store, run.origin, run.condition, task, Streams(run.seeds))[0])
+    began = found[0].step if found else FRESH
+    rows = _train_to(step, run, task, engine, tally, began) if began < step else []
+    return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows))
+
+
+def _train_to(step: int, run: StoredRun, task: Task, engine: Engine, tally: Tally, began: int) -> list[dict[str, Any]]:
+    crew = Crew("replay", [Member(0, run.attempts[-1], step=max(began, 0))])
+    streams, rows = [Streams(run.seeds)], _Rows()
+    steps = run.condition.training.steps
+    plan = Plan(step, frozenset(steps_of(run.condition.probes, steps)), frozenset(), rolling_every=steps + 1)
+    start = Start(run.first_step if began == FRESH else began, is_first=began == FRESH)
+    batches = Batches(task, streams, run.condition.training.batch_size, crew)
+    train(plan, start, engine, batches, Probes(task, streams, crew, rows), _Memory(), tally, threading.Event())
+    if crew.members[0].step < step:
+        ended = crew.members[0]
+        raise SeedbedError(f"run {run.run_id} is {ended.status} at step {ended.step}: {ended.reason}")
+    return rows.rows
+
+
+def _newest(store: Store, run: StoredRun, last: int) -> tuple[Saved, dict[str, torch.Tensor]] | None:
+    """Return the newest readable checkpoint up to step `last`, with its slice; None where the seeds must do."""
+    found = checkpoints_of(store, run.attempts)
+    for step in sorted((step for step in found if step <= last), reverse=True):
+        try:
+            return found[step], read_slice(store, found[step])
+        except (Corrupt, NotFound) as error:
+            log.warning("checkpoint at step %d left out: %s", step, error)
+    return None
+
+
+def engine_of(condition: Condition, task: Task, streams: list[Streams], device: str = "cpu") -> PackedEngine:
+    """Return the engine of runs of a condition, with their initial weights."""
+    return PackedEngine(condition, len(task.vocabulary), task.length, streams, device, task.first_answer)
+
+
+def first_state(
+    store: Store, origin: Origin, condition: Condition, task: Task, streams: Streams
+) -> tuple[dict[str, torch.Tensor], Link]:
+    """Return the state [1, …] in which a fork begins, without tally, and the parent's checkpoint it stems from.
+
+    Where the parent has no checkpoint at that step it is trained to it, in memory. Raises NotFound where the parent
+    was never started, or has parameters of other names or shapes.
+    """
+    parent = replay(store, origin.run_id, origin.step)
+    fresh = engine_of(condition, task, [streams]).state()
+    state = {name: tensor for name, tensor in parent.state.items() if name in fresh}
+    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in fresh.items()}:
+        raise NotFound(f"{origin.run_id}@{origin.step}", "has not the parameters that its fork needs")
+    for name in state:
+        kind = next(kind for kind in (MODEL, *MOMENTS) if name.startswith(kind))
+        redrawn = is_redrawn(name.removeprefix(kind), origin)
+        if redrawn or (kind in MOMENTS and origin.moments == "zero"):
+            state[name] = fresh[name].clone()  # fresh moments are zero
+    return state, Link(origin.run_id, origin.step, parent.sha256)
+
+
+def is_redrawn(parameter: str, origin: Origin) -> bool:
+    """Return whether a parameter of a fork is drawn anew: its name, or a module it lies in, fits a pattern."""
+    parts = parameter.split(".")
+    names = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in origin.redrawn)
+
+
+def plain_module(replayed: Replayed, task: Task) -> torch.nn.Module:
+    """Return the run's model as an ordinary torch module with its weights."""
+    from workers.models import plain
+
+    module = plain.build(replayed.run.condition.model, len(task.vocabulary), task.length)
+    weights: Mapping[str, torch.Tensor] = replayed.weights
+    module.load_state_dict(dict(weights))
+    return module

@@ -1,0 +1,104 @@
+"""When what is saved: rows and checkpoints go to a writer beside the loop, linked back to step 0.
+
+The loop stands still only while its tensors are copied into a buffer. Rows up to a checkpoint's step are durable
+before it is, because one thread writes all in order. Milestones stay for ever; of the rolling checkpoints two
+complete ones stay until the next is durable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from jobs.errors import Superseded
+from jobs.layout import PackKeys, attempt_key
+from jobs.store import Store
+from workers.checkpoint import Kind, Link, Slice, discard, save, slice_digest
+from workers.crew import Crew
+from workers.engines import Engine
+from workers.probes import Tally
+from workers.shards import ShardWriter
+from workers.writer import Writer
+
+_KEPT_ROLLING = 2  # complete ones that stay until the next is durable
+
+
+@dataclass(slots=True)
+class Saver:
+    """Saves the pack while it trains, links each slice to its parents, and drops rolling checkpoints.
+
+    parents      of each run's next checkpoint, newest first
+    last_saved   the step of the newest checkpoint
+    environment  the digest of the fingerprint under which this process trains
+    """
+
+    store: Store
+    keys: PackKeys
+    crew: Crew
+    shards: ShardWriter
+    writer: Writer
+    environment: str
+    parents: dict[str, tuple[Link, ...]]
+    last_saved: int
+    _buffer: dict[str, torch.Tensor] = field(default_factory=dict)
+    _rolling: list[int] = field(default_factory=list)
+
+    def save(self, step: int, kind: Kind, engine: Engine, tally: Tally) -> None:
+        """Hand over all rows, then the state at `step`; raises what an earlier save failed with.
+
+        That may be Superseded, where a later attempt has a run, or what the store raises.
+        """
+        self.flush()
+        if step == self.last_saved:
+            return
+        self.writer.wait()
+        self._copy(engine.state() | tally.state())
+        members = [(member.run_id, member.attempt.attempt, member.slot) for member in self.crew.alive]
+        self.writer.submit(lambda: self._commit(step, kind, members))
+        self.last_saved = step
+
+    def flush(self) -> None:
+        """Hand over all rows."""
+        job = self.shards.take()
+        if job:
+            self.writer.submit(job)
+
+    def flush_if_due(self) -> None:
+        """Hand over all rows if the last ones are old enough."""
+        if self.shards.is_due:
+            self.flush()
+
+    def finish(self) -> None:
+        """Wait until all is durable, and drop the rolling checkpoints: the last step is a milestone."""
+        self.flush()
+        self.writer.wait()
+        self._drop_rolling(0)
+
+    def wait(self) -> None:
+        """Wait until all that was handed over is durable; raises what failed."""
+        self.writer.wait()
+
+    def _copy(self, state: Mapping[str, torch.Tensor]) -> None:
+        for name, tensor in state.items():
+            if name not in self._buffer:
+                self._buffer[name] = torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format)
+            self._buffer[name].copy_(tensor)
+
+    def _commit(self, step: int, kind: Kind, members: list[tuple[str, int, int]]) -> None:
+        for run_id, attempt, _ in members:
+            if self.store.exists(attempt_key(run_id, attempt + 1)):
+                raise Superseded(run_id, attempt)
+        slices = [
+            Slice(run_id, attempt, slot, slice_digest(self._buffer, slot), self.parents.get(run_id, ()))
+            for run_id, attempt, slot in members
+        ]
+        save(self.store, self.keys, step, kind, self._buffer, slices, self.environment)
+        if kind == "milestone":
+            self.parents.update({part.run_id: (Link(part.run_id, step, part.sha256),) for part in slices})
+        else:
+            self._rolling.append(step)
+            self._drop_rolling(_KEPT_ROLLING)
+
+    def _drop_rolling(self, keep: int) -> None:
+        while len(self._rolling) > keep:
+            discard(self.store, self.keys, self._rolling.pop(0))

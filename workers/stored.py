@@ -1,0 +1,55 @@
+"""What the store says of a run: its spec, its attempts, its task. Nothing else is needed to train it again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import tasks
+from jobs.claims import Attempt, attempts_of
+from jobs.errors import Corrupt, NotFound, SpecMismatch
+from jobs.identity import parse_run_spec, run_id
+from jobs.layout import attempt_key, task_key
+from jobs.seeds import Seeds
+from jobs.spec import Condition, Origin, TaskSpec
+from jobs.store import Store
+from jobs.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run that was claimed at least once; `attempts` oldest first."""
+
+    run_id: str
+    condition: Condition
+    seeds: Seeds
+    origin: Origin | None
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def first_step(self) -> int:
+        """Return the step at which the run's own training begins."""
+        return self.origin.step if self.origin else 0
+
+
+def stored_run(store: Store, run: str) -> StoredRun:
+    """Return the run with this id; raises NotFound, Corrupt, or SpecMismatch where its spec is another's."""
+    attempts = attempts_of(store, run)
+    if not attempts:
+        raise NotFound(run, "is no run of this store, or was never started")
+    for attempt in attempts:
+        if attempt.run_id != run or run_id(attempt.spec) != run:
+            raise SpecMismatch(attempt_key(run, attempt.attempt), f"holds a spec with the id {run_id(attempt.spec)}")
+    condition, seeds, origin = parse_run_spec(attempts[-1].spec)
+    return StoredRun(run, condition, seeds, origin, tuple(attempts))
+
+
+def load_task(store: Store, spec: TaskSpec) -> Task:
+    """Return the task of a spec: built in, or a user's own from the copy of its source in the store."""
+    if spec.code.startswith("sha256:"):
+        path = store.local(task_key(spec.code))
+        name = f"{path.name}:{spec.name.rpartition(':')[2]}"
+        if tasks.code(name, path.parent) != spec.code:
+            raise Corrupt(task_key(spec.code), "the source of the task is not what the spec names")
+        return tasks.build(name, spec.parameters, path.parent)
+    if tasks.code(spec.name, Path()) != spec.code:
+        raise SpecMismatch(spec.name, f"is {tasks.code(spec.name, Path())} here and {spec.code} in the run's spec")
+    return tasks.build(spec.name, spec.parameters, Path())
