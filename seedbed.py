@@ -7,6 +7,7 @@
     store.metrics("heldout.accuracy", study="widths").arrow()
     store.sql("SELECT condition, count(*) FROM runs GROUP BY condition").pandas()
     store.success_probability("widths")["model.width=8"]
+    store.run("r1-05ec…").weights(step=750)
 
 Every number is the one that the command line and the report show: they call the same functions.
 """
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import QueryError
-from jobs.store import open_store
+from jobs.errors import NotFound, QueryError
+from jobs.layout import attempt_key
+from jobs.store import LocalStore, open_store
 from orchestrator.estimates.estimate import Estimate
 from orchestrator.estimates.success import METHODS, success_probability
 from orchestrator.library import Library
@@ -28,8 +30,9 @@ from orchestrator.summary import StudySummary
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
-__all__ = ["Answer", "Results", "open"]
+__all__ = ["Answer", "Results", "RunOfStore", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,28 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOfStore:
+    """One run; every step of it is a checkpoint."""
+
+    store: LocalStore
+    run_id: str
+
+    def weights(self, step: int) -> dict[str, "torch.Tensor"]:
+        """Return the parameters by name at `step`, trained from the nearest checkpoint where none is there."""
+        from workers.replay import replay  # torch takes seconds to import
+
+        return replay(self.store, self.run_id, step).weights
+
+    def module(self, step: int) -> "torch.nn.Module":
+        """Return the model at `step` as an ordinary torch module: int64 tokens [batch, length] → logits."""
+        from workers.replay import plain_module, replay
+        from workers.stored import load_task
+
+        replayed = replay(self.store, self.run_id, step)
+        return plain_module(replayed, load_task(self.store, replayed.run.condition.task))
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """A store that was opened for reading; every call sees what is in it by then."""
 
@@ -62,6 +87,12 @@ class Results:
     def studies(self) -> list[str]:
         """Return the names of the studies, sorted."""
         return self.library.names()
+
+    def run(self, run_id: str) -> "RunOfStore":
+        """Return one run by its id, for its weights at any step; raises NotFound where it was never started."""
+        if not self.library.store.exists(attempt_key(run_id, 1)):
+            raise NotFound(run_id, "is no run of this store, or was never started")
+        return RunOfStore(self.library.store, run_id)
 
     def runs(self, study: str = "") -> Answer:
         """Return one row per declared run, with a column for each factor; a store's only study needs no name."""

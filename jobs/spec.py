@@ -128,3 +128,8 @@ class Origin(Spec):
     step: Annotated[int, Field(ge=0)]
     redrawn: tuple[str, ...] = ()
     moments: Literal["kept", "zero"] = "kept"
+
+    @property
+    def is_changed(self) -> bool:
+        """Return whether the run's first state is another than its parent's was."""
+        return bool(self.redrawn) or self.moments == "zero"

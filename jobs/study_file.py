@@ -132,9 +132,8 @@ class _Reader:
 
     def _children(self, rule: ForkRule, point: GridPoint, parents: Study) -> list[GridPoint]:
         found = []
-        for above in parents.points:
-            if model_of(above.spec) != model_of(point.spec):
-                continue
+        fitting = [above for above in parents.points if model_of(above.spec) == model_of(point.spec)]
+        for above in fitting:
             runs = tuple(run for run in parents.runs if run.point is above)
             last = above.condition.training.steps
             steps = [last if step == "last" else step for step in rule.steps]
@@ -144,8 +143,7 @@ class _Reader:
                     self._add(("fork", "steps"), f"{step} is no step to fork at, or is there twice: {span}")
                     continue
                 fork = ForkPoint(rule, step, above.id, runs)
-                several = len(parents.points) > 1 and len({p.id for p in parents.points}) > 1
-                names = (("fork.step", step), ("fork.of", above.label)) if several else (("fork.step", step),)
+                names = (("fork.step", step), *((("fork.of", above.label),) if len(fitting) > 1 else ()))
                 factors = (*point.factors, *names)
                 found.append(
                     GridPoint(condition_id(point.spec, fork.spec()), factors, point.condition, point.spec, fork)

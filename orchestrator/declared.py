@@ -44,6 +44,7 @@ class Declared:
     """A study as the store has it.
 
     scale  the factor on the x axis; empty where none is
+    tasks  the `code` of each user's own task
     """
 
     name: str
@@ -56,6 +57,7 @@ class Declared:
     success: SuccessRule
     conditions: tuple[DeclaredCondition, ...]
     runs: tuple[DeclaredRun, ...]
+    tasks: tuple[str, ...] = ()
 
 
 def register(store: Store, study: Study, file: str) -> Declared:

@@ -34,7 +34,7 @@ def commit_tables(store: Store, study: str, tables: Tables) -> int:
                 write_table(tables[name], staged[name])
                 digest, size_bytes = hash_file(staged[name], sync=True)
             body[name] = {"sha256": digest, "size_bytes": size_bytes, "rows": tables[name].num_rows}
-        if newest and get_record(store, table_folder(study, newest) + _MANIFEST) == {"tables": body}:
+        if newest and _is_same(store, study, newest, body):
             return newest
         number = max(versions, default=0) + 1
         folder = table_folder(study, number)
@@ -47,6 +47,14 @@ def commit_tables(store: Store, study: str, tables: Tables) -> int:
     for old in sorted(whole)[: -_KEPT + 1]:
         _drop(store, study, old)
     return number
+
+
+def _is_same(store: Store, study: str, number: int, body: dict[str, dict[str, str | int]]) -> bool:
+    """Return whether that version has these tables; a version that cannot be read has not."""
+    try:
+        return get_record(store, table_folder(study, number) + _MANIFEST) == {"tables": body}
+    except Corrupt:
+        return False
 
 
 def read_tables(store: Store, study: str) -> Tables:

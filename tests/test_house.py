@@ -92,7 +92,12 @@ def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def plausible(parameter: inspect.Parameter) -> object:
-    values = {"str": "text", "int": 3, "tuple[str, ...]": ("a fault",), "tuple[jobs.errors.Fault, ...]": (errors.Fault("a.yaml", 3, "key", "is wrong"),)}
+    values = {
+        "str": "text",
+        "int": 3,
+        "tuple[str, ...]": ("a fault",),
+        "tuple[jobs.errors.Fault, ...]": (errors.Fault("a.yaml", 3, "key", "is wrong"),),
+    }
     return values[inspect.formatannotation(parameter.annotation)]
 
 

@@ -24,7 +24,6 @@ from jobs.local_files import storage_errors
 from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
-from jobs.spec import Origin
 from jobs.store import LocalStore, Store, get_record, open_store, put_record
 from jobs.tasks.task import Task
 from workers.batches import Batches
@@ -95,7 +94,7 @@ def _train(
     origin = request.runs[0].origin
     first_step = saved[0].step if saved else origin.step if origin else 0
     # The first state of a fork is its parent's, by reference; it is a checkpoint of its own only if it was changed.
-    is_saved = bool(saved) or (origin is not None and not _is_changed(origin))
+    is_saved = bool(saved) or (origin is not None and not origin.is_changed)
     with Writer() as writer:
         shards = ShardWriter(store, keys, clock)
         train(
@@ -136,10 +135,6 @@ def _begin(
         engine.load(join(rows))
         make_deterministic(request.threads, len(request.runs))  # a replay of a parent has set its own
     return parents
-
-
-def _is_changed(origin: Origin) -> bool:
-    return bool(origin.redrawn) or origin.moments == "zero"
 
 
 def _check_proof(request: PackRequest, task: Task, engine: PackedEngine) -> None:

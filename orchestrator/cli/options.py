@@ -45,3 +45,8 @@ def find_study(name: str) -> tuple[Study, str]:
     elif path.is_dir():
         raise StudyError((Fault(name, 0, "", "is a folder, not a study file"),))
     return read_study(path), str(path)
+
+
+def is_shipped(file: str) -> bool:
+    """Return whether a study file is one that comes with Seedbed."""
+    return Path(file).resolve().parent == _SHIPPED.resolve()

@@ -43,6 +43,9 @@ def command(
     store: StoreFolder = DEFAULT_STORE,
     cluster: Annotated[ClusterKind, typer.Option(help="An embedded Ray, or this process.")] = ClusterKind.RAY,
     cpus: Cpus = 0,
+    strict_environment: Annotated[
+        bool, typer.Option("--strict-environment", help="Refuse to go on from checkpoints of another environment.")
+    ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures and no report.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +64,7 @@ def command(
         _showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show,
         closing(_cluster(cluster, cpus)) as place,
     ):
-        state = drive(checked, library.store, place, show)
+        state = drive(checked, library.store, place, show, strict=strict_environment)
     tables = library.collect(checked.name)
     summary = library.summary(checked.name)
     folder = None if no_report else report_folder(store, checked.name)

@@ -2,11 +2,13 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.records import Status
@@ -16,9 +18,28 @@ from orchestrator.summary import ConditionSummary, StudySummary
 from orchestrator.text import duration, interval, onset_text, probability, size
 
 _WIDE = 127
+_LABEL = 36  # a longer label of a condition goes on in the next line
 # Where nobody looks (a file, a log) lines are wide, so that tables keep their columns.
 console = Console() if sys.stdout.isatty() else Console(width=132)
 errors = Console(stderr=True)
+
+
+@contextmanager
+def steady_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what shows (what is done, how many of it, out of how many) as a bar, on a terminal alone."""
+    if quiet or not sys.stdout.isatty():
+        yield lambda *_: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done + 1, total=total)
+
+        yield show
 
 
 def complain(message: str) -> None:
@@ -48,7 +69,7 @@ def print_summary(summary: StudySummary) -> None:
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("condition", no_wrap=True)
+    table.add_column("condition", overflow="fold", max_width=_LABEL)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     for row in rows:
