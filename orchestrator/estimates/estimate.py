@@ -1,10 +1,20 @@
-"""What every estimate carries: value, interval, method, and the exact set of runs behind it."""
+"""What every estimate carries: value, interval, method, and the exact set of runs behind it.
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+An estimate of one number is an `Estimate`; one of several numbers (a fit, a test, a verdict) is a frozen dataclass
+of its own that holds the `cohort`. `plain` turns either into data that JSON can carry.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum
+from math import isfinite, isinf
 from typing import Any
 
+import numpy as np
+
 from jobs.identity import cohort_digest
+
+FIXED = "fixed number of seeds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +37,33 @@ class Cohort:
         """Return the cohort of these runs, whatever their order."""
         return cls(cohort_digest(list(run_ids)), len(run_ids), finished, diverged, len(run_ids) - finished - diverged)
 
+    @classmethod
+    def pooled(cls, cohorts: Sequence["Cohort"]) -> "Cohort":
+        """Return the union of disjoint cohorts (the scales of a fit), whatever their order."""
+        return cls(
+            digest=cohort_digest([cohort.digest for cohort in cohorts]),
+            launched=sum(cohort.launched for cohort in cohorts),
+            finished=sum(cohort.finished for cohort in cohorts),
+            diverged=sum(cohort.diverged for cohort in cohorts),
+            censored=sum(cohort.censored for cohort in cohorts),
+        )
+
+    @property
+    def known(self) -> int:
+        """Return how many outcomes are known: finished and diverged runs."""
+        return self.finished + self.diverged
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its interval.
 
-    method         the interval's name
+    low, high      an infinite bound means that the data do not bound the number on that side
+    method         the id of estimator and interval
     level          its nominal coverage
-    unit           what was resampled or counted: always the run
+    unit           what was resampled or counted: the run, or a group of runs that share something
     stopping_rule  how it was decided how many runs there are
+    note           what a reader must know beside the number; empty where there is nothing
     """
 
     value: float
@@ -45,8 +73,29 @@ class Estimate:
     level: float
     cohort: Cohort
     unit: str = "run"
-    stopping_rule: str = "fixed number of seeds"
+    stopping_rule: str = FIXED
+    note: str = ""
+
+    @property
+    def bounded(self) -> bool:
+        """Return whether the data bound the number on both sides."""
+        return not (isinf(self.low) or isinf(self.high))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as plain data."""
+        """Return all fields as plain data; numbers stay as they are, `plain` makes them fit for JSON."""
         return asdict(self)
+
+
+def plain(found: Any) -> Any:
+    """Return a dataclass, array or tree of them as what JSON can carry; a number that is not finite is null."""
+    if is_dataclass(found) and not isinstance(found, type):
+        return {field.name: plain(getattr(found, field.name)) for field in fields(found)}
+    if isinstance(found, Enum):
+        return plain(found.value)
+    if isinstance(found, Mapping):
+        return {str(plain(key)): plain(value) for key, value in found.items()}
+    if isinstance(found, np.ndarray | np.generic):
+        return plain(found.tolist())
+    if isinstance(found, Sequence) and not isinstance(found, str):
+        return [plain(value) for value in found]
+    return None if isinstance(found, float) and not isfinite(found) else found
