@@ -95,6 +95,21 @@ PROBES_OF_SEEDS = pa.schema(
     ]
 )
 
+# The onset lies in (low, high]. A bound that was not seen is infinite and never null: SQL leaves nulls out of a
+# median, and so would leave out the runs without onset.
+ONSETS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("threshold", pa.float64(), nullable=False),
+        pa.field("sustained", pa.int32(), nullable=False),  # probes in a row
+        pa.field("direction", pa.string(), nullable=False),  # up: from below the threshold; down: from above
+        pa.field("low", pa.float64(), nullable=False),  # the last probe before; -inf without any
+        pa.field("high", pa.float64(), nullable=False),  # the first probe from which on; inf where it was not seen
+        pa.field("censored", pa.string(), nullable=False),  # interval; left, right: low, high is infinite; whole: both
+    ]
+)
+
 AUDIT = pa.schema(
     [
         pa.field("run_id", pa.string(), nullable=False),  # empty where a whole file is meant

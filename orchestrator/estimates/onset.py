@@ -9,10 +9,14 @@ brackets, and a run without onset counts as later than its last probe.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
+
+Floats = NDArray[np.float64]
+Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,21 +43,59 @@ class MedianOnset:
     runs: int
 
 
-def onset(steps: NDArray[np.int64], values: NDArray[np.float64], threshold: float, sustained: int) -> Bracket:
-    """Return the bracket of one run's onset.
+def onsets(
+    steps: NDArray[np.int64],
+    values: Floats,
+    threshold: float,
+    sustained: int,
+    direction: Direction = "up",
+) -> tuple[Floats, Floats]:
+    """Return ([run], [run]): low and high of every run's onset; the fields of `Bracket` say what infinities mean.
 
-    steps: ascending probe steps; values: the metric there, NaN where it was not measured (such probes are left
-    out). A crossing too near the end to be seen `sustained` times counts if it holds up to the last probe.
+    steps: [step], ascending; values: [run, step], NaN where a run was not measured (such probes are left out). A
+    crossing too near the end to be seen `sustained` times counts if it holds up to the run's last probe.
+    direction: "up" where the metric has to reach the threshold from below, "down" (a loss) from above.
+    Raises ValueError for axes that do not fit and for `sustained` < 1.
     """
-    seen = ~np.isnan(values)
-    steps, above = steps[seen], values[seen] >= threshold
-    if not len(steps):
-        return Bracket(inf, -inf)
-    for index in range(len(steps)):
-        window = above[index : index + sustained]
-        if window.all():
-            return Bracket(float(steps[index]), float(steps[index - 1]) if index else -inf)
-    return Bracket(inf, float(steps[-1]))
+    _check(steps, values, sustained, direction)
+    runs, probes = values.shape
+    if not probes:
+        return np.full(runs, -inf), np.full(runs, inf)
+    missing = np.isnan(values)
+    # Measured probes first, in their order: then "sustained probes in a row" skips what was not measured.
+    order = np.argsort(missing, axis=1, kind="stable")
+    measured = probes - missing.sum(axis=1)
+    there = values >= threshold if direction == "up" else values <= threshold
+    absent = np.take_along_axis(~there & ~missing, order, axis=1)
+    seen = np.zeros((runs, probes + sustained), np.int64)
+    seen[:, 1 : probes + 1] = np.cumsum(absent, axis=1)
+    seen[:, probes + 1 :] = seen[:, probes : probes + 1]
+    holds = (seen[:, sustained:] == seen[:, :probes]) & (np.arange(probes) < measured[:, None])
+    first = np.where(holds.any(axis=1), holds.argmax(axis=1), measured)
+    at = np.take_along_axis(np.asarray(steps, np.float64)[order], np.clip(_pair(first), 0, probes - 1), axis=1)
+    return np.where(first > 0, at[:, 0], -inf), np.where(first < measured, at[:, 1], inf)
+
+
+def onset(steps: NDArray[np.int64], values: Floats, threshold: float, sustained: int) -> Bracket:
+    """Return the bracket of one run's onset; values: [step], see `onsets`."""
+    low, high = onsets(steps, values[None, :], threshold, sustained)
+    return Bracket(float(high[0]), float(low[0]))
+
+
+def _pair(first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return [run, 2]: the places of the last probe before, and of the first from which on."""
+    return np.stack([first - 1, first], axis=1)
+
+
+def _check(steps: NDArray[np.int64], values: Floats, sustained: int, direction: str) -> None:
+    if values.ndim != 2 or values.shape[1] != len(steps):
+        raise ValueError(f"values are [run, step], but have shape {values.shape} for {len(steps)} steps")
+    if (np.diff(steps) <= 0).any():
+        raise ValueError("steps must ascend")
+    if sustained < 1:
+        raise ValueError(f"an onset is sustained for at least 1 probe, not {sustained}")
+    if direction not in ("up", "down"):
+        raise ValueError(f"a metric goes up or down, not {direction!r}")
 
 
 def median_onset(brackets: Sequence[Bracket], level: float = 0.95) -> MedianOnset:

@@ -5,7 +5,11 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from orchestrator.estimates.onset import Bracket, median_onset, onset
+from jobs.records import ONSETS
+from jobs.study import SuccessRule
+from orchestrator.estimates.onset import Bracket, median_onset, onset, onsets
+from orchestrator.onsets import onsets_of
+from orchestrator.summary import Curves
 
 STEPS = np.array([0, 10, 20, 40, 80])
 
@@ -26,6 +30,61 @@ STEPS = np.array([0, 10, 20, 40, 80])
 )
 def test_brackets_by_hand(values: list[float], sustained: int, low: float, high: float) -> None:
     assert onset(STEPS, np.array(values), 0.9, sustained) == Bracket(high, low)
+
+
+def slow_onset(steps: np.ndarray, values: np.ndarray, threshold: float, sustained: int) -> tuple[float, float]:
+    """The definition, read aloud."""
+    probes = [(float(s), v) for s, v in zip(steps, values, strict=True) if not np.isnan(v)]
+    for index, (step, _) in enumerate(probes):
+        if all(value >= threshold for _, value in probes[index : index + sustained]):
+            return (probes[index - 1][0] if index else -inf), step
+    return (probes[-1][0] if probes else -inf), inf
+
+
+def test_all_runs_at_once_are_as_each_by_the_definition() -> None:
+    generator = np.random.default_rng(3)
+    for sustained in (1, 2, 3, 7):
+        values = generator.uniform(size=(300, 6))
+        values[generator.uniform(size=values.shape) < 0.3] = nan
+        steps = np.array([0, 1, 2, 4, 8, 16])
+        low, high = onsets(steps, values, 0.4, sustained)
+        assert list(zip(low, high, strict=True)) == [slow_onset(steps, v, 0.4, sustained) for v in values]
+        mirrored = onsets(steps, -values, -0.4, sustained, "down")
+        assert np.array_equal(mirrored, (low, high)), "a loss that falls is an accuracy that rises"
+
+
+@pytest.mark.parametrize(
+    ("steps", "sustained", "direction", "message"),
+    [
+        ([0, 10, 10], 1, "up", "ascend"),
+        ([0, 10], 1, "up", "shape"),
+        ([0, 10, 20], 0, "up", "at least 1"),
+        ([0, 10, 20], 1, "sideways", "sideways"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(steps: list[int], sustained: int, direction: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        onsets(np.array(steps), np.zeros((2, 3)), 0.5, sustained, direction)  # type: ignore[arg-type]
+
+
+def test_the_table_has_a_row_per_run_and_says_how_each_is_censored() -> None:
+    values = np.array([[0.1, 0.2, 0.95], [0.95, 0.95, 0.95], [0.1, 0.2, 0.3], [nan, nan, nan]])
+    curves = Curves(("a", "b", "c", "d"), np.array([0, 10, 20]), values)
+    table = onsets_of(curves, SuccessRule(metric="m", threshold=0.9, sustained=2))
+    assert table.schema == ONSETS
+    assert table.select(["run_id", "low", "high", "censored"]).to_pylist() == [
+        {"run_id": "a", "low": 10, "high": 20, "censored": "interval"},
+        {"run_id": "b", "low": -inf, "high": 0, "censored": "left"},
+        {"run_id": "c", "low": 20, "high": inf, "censored": "right"},
+        {"run_id": "d", "low": -inf, "high": inf, "censored": "whole"},
+    ]
+    assert table.select(["metric", "threshold", "sustained", "direction"]).to_pylist()[0] == {
+        "metric": "m",
+        "threshold": 0.9,
+        "sustained": 2,
+        "direction": "up",
+    }
+    assert onsets_of(Curves((), curves.steps[:0], np.zeros((0, 0))), SuccessRule()).num_rows == 0
 
 
 def test_the_truth_is_inside_its_bracket_for_any_grid() -> None:
