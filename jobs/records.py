@@ -120,11 +120,32 @@ AUDIT = pa.schema(
     ]
 )
 
+QUANTILES = {f"q{percent:02d}": percent / 100 for percent in (5, 10, 25, 50, 75, 90, 95)}
+
+ROLLUPS = pa.schema(
+    [
+        pa.field("condition_id", pa.string(), nullable=False),
+        pa.field("condition", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("launched", pa.int64(), nullable=False),  # runs of the condition, measured here or not
+        pa.field("n", pa.int64(), nullable=False),  # runs with a value here that is a number: those of the quantiles
+        pa.field("finished", pa.int64(), nullable=False),  # how many of the n finished in the end
+        pa.field("diverged", pa.int64(), nullable=False),  # how many of the n diverged in the end
+        pa.field("mean", pa.float64()),
+        pa.field("sd", pa.float64()),  # with n - 1; null for one run
+        pa.field("min", pa.float64()),
+        *(pa.field(name, pa.float64()) for name in QUANTILES),  # over the n runs, as numpy.quantile
+        pa.field("max", pa.float64()),
+    ]
+)
+
 TABLES = {
     "runs": RUNS,
     "metrics": METRICS,
     "attempts": ATTEMPTS,
     "checkpoints": CHECKPOINTS,
     "probes_of_seeds": PROBES_OF_SEEDS,
+    "rollups": ROLLUPS,
     "audit": AUDIT,
 }

@@ -23,6 +23,7 @@ from jobs.parquet import read_table
 from jobs.records import ATTEMPTS, AUDIT, CHECKPOINTS, METRICS, PROBES_OF_SEEDS, RUNS, Status
 from jobs.store import Store, committed, get_record, read_manifest, verified
 from orchestrator.declared import Declared
+from orchestrator.rollups import rollups_of
 from orchestrator.seed_audit import read_proof
 
 Tables = dict[str, pa.Table]
@@ -50,9 +51,11 @@ class Collector:
             self._read_pack(pack_id)
         rows, disagreements = self._standing_rows(attempts)
         audit = [*self._corrupt_rows(), *disagreements]
+        runs = self._runs(attempts, rows)
         return {
-            "runs": self._runs(attempts, rows),
+            "runs": runs,
             "metrics": rows.sort_by(_ROW_ORDER),
+            "rollups": rollups_of(runs, rows),
             "attempts": self._attempts(attempts),
             "checkpoints": self._checkpoints(attempts, packs),
             "probes_of_seeds": self._probes_of_seeds(),

@@ -1,8 +1,8 @@
 """Read-only SQL over the tables of a study, in DuckDB.
 
 The views are `runs` (with one column more for each factor, such as "model.width"), `metrics`, `attempts`,
-`checkpoints` and `audit`. Nothing outside them can be reached: no files, no network, no extensions, no
-settings; and a statement is exactly one SELECT.
+`checkpoints`, `probes_of_seeds`, `rollups` and `audit`. Nothing outside them can be reached: no files, no network,
+no extensions, no settings; and a statement is exactly one SELECT.
 """
 
 import json
