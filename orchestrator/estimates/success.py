@@ -2,8 +2,9 @@
 
 Any interval for a proportion that is not randomised covers 95 % only on average over P at small n: Wilson's
 averages .955 at n = 5 and .953 at n = 20, and at single P falls to .83 and .85 (computed exactly in the tests).
-Clopper-Pearson's never falls below its level, and is wider.
-Sources: Wilson 1927; Brown, Cai & DasGupta 2001; Clopper & Pearson 1934; Manski 1989.
+Clopper-Pearson's never falls below its level, and is wider. Agresti-Coull's is Wilson's with room to spare: what
+stopping by width needs (`stopping.py`). Seeds in groups are the matter of `grouped.py`, noisy items of `item_noise.py`.
+Sources: Wilson 1927; Brown, Cai & DasGupta 2001; Clopper & Pearson 1934; Agresti & Coull 1998; Manski 1989.
 """
 
 from math import sqrt
@@ -51,6 +52,24 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     return low, high
 
 
+def agresti_coull(k: int, n: int, level: float = 0.95) -> Interval:
+    """Return Wald's interval after z²/2 successes and as many failures were added, clipped to [0, 1]."""
+    _check(k, n)
+    if n == 0:
+        return NO_RUNS
+    z = float(ndtri((1 + level) / 2))
+    trials = n + z * z
+    p = (k + z * z / 2) / trials
+    half = z * sqrt(p * (1 - p) / trials)
+    return max(0.0, p - half), min(1.0, p + half)
+
+
+def upper_bound_of_none(n: int, level: float = 0.95) -> float:
+    """Return the exact one-sided upper bound for P when none of n runs succeeded: 1 - (1 - level)^(1/n)."""
+    _check(0, n)
+    return float(1 - (1 - level) ** (1 / n)) if n else 1.0
+
+
 def manski(k: int, n: int, unknown: int) -> Interval:
     """Return the share of successes if none, and if all, of the `unknown` runs had been successes."""
     _check(k, n)
@@ -58,7 +77,12 @@ def manski(k: int, n: int, unknown: int) -> Interval:
     return (k / total, (k + unknown) / total) if total else NO_RUNS
 
 
-METHODS = {"wilson": wilson, "jeffreys": jeffreys, "clopper-pearson": clopper_pearson}
+METHODS = {
+    "wilson": wilson,
+    "jeffreys": jeffreys,
+    "clopper-pearson": clopper_pearson,
+    "agresti-coull": agresti_coull,
+}
 
 
 def success_probability(k: int, cohort: Cohort, method: str = "wilson", level: float = 0.95) -> Estimate:

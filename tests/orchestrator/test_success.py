@@ -8,7 +8,15 @@ import pytest
 from scipy.stats import binom
 
 from orchestrator.estimates.estimate import Cohort
-from orchestrator.estimates.success import clopper_pearson, jeffreys, manski, success_probability, wilson
+from orchestrator.estimates.success import (
+    agresti_coull,
+    clopper_pearson,
+    jeffreys,
+    manski,
+    success_probability,
+    upper_bound_of_none,
+    wilson,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden_values.json").read_text())
 
@@ -19,6 +27,7 @@ def test_reference_values(case: str) -> None:
     values = GOLDEN["binomial"][case]
     assert wilson(k, n) == pytest.approx(values["wilson"], abs=1e-12)
     assert clopper_pearson(k, n) == pytest.approx(values["beta"], abs=1e-12)
+    assert agresti_coull(k, n) == pytest.approx(values["agresti_coull"], abs=1e-12)
     expected = list(values["jeffreys"])
     # The reference does not apply the rule for the ends (STATISTICS: lower = 0 at k = 0, upper = 1 at k = n).
     expected = [0.0 if k == 0 else expected[0], 1.0 if k == n else expected[1]]
@@ -44,6 +53,10 @@ def coverage(interval: object, n: int) -> np.ndarray:
         (jeffreys, 10, 0.953, 0.868),
         (jeffreys, 20, 0.951, 0.894),
         (jeffreys, 50, 0.950, 0.884),
+        (agresti_coull, 5, 0.966, 0.896),
+        (agresti_coull, 10, 0.964, 0.925),
+        (agresti_coull, 20, 0.962, 0.929),
+        (agresti_coull, 50, 0.958, 0.935),
         (clopper_pearson, 5, 0.990, 0.975),
         (clopper_pearson, 10, 0.984, 0.961),
         (clopper_pearson, 20, 0.977, 0.958),
@@ -67,7 +80,7 @@ def test_the_naive_interval_fails_the_same_check() -> None:
 def test_intervals_hold_the_share_and_are_mirror_images() -> None:
     for n in (1, 2, 7, 40):
         for k in range(n + 1):
-            for interval in (wilson, jeffreys, clopper_pearson):
+            for interval in (wilson, jeffreys, clopper_pearson, agresti_coull):
                 low, high = interval(k, n)
                 assert 0 <= low <= k / n <= high <= 1
                 mirrored = interval(n - k, n)
@@ -82,6 +95,14 @@ def test_censored_runs_are_bounded_and_diverged_ones_are_no_successes() -> None:
     assert (cohort.launched, cohort.censored) == (12, 2)
     assert manski(6, 8, 2) == (0.6, 0.8)
     assert found.as_dict()["cohort"]["digest"] == cohort.digest
+
+
+def test_of_no_success_in_n_runs_the_bound_is_exact() -> None:
+    assert upper_bound_of_none(10) == pytest.approx(1 - 0.05 ** (1 / 10))
+    assert upper_bound_of_none(59) < 0.05 < upper_bound_of_none(58), "59 seeds exclude P of 5 %"
+    for n in (1, 7, 59):
+        assert (1 - upper_bound_of_none(n)) ** n == pytest.approx(0.05), "P at the bound gives no success 1 time in 20"
+    assert upper_bound_of_none(0) == 1.0
 
 
 def test_without_runs_nothing_is_known() -> None:
