@@ -27,7 +27,7 @@ from jobs.errors import Corrupt, ForeignStore, NotFound
 from jobs.identity import canonical_json, sha256
 from jobs.local_files import fsync_folder, hash_file, put_link, storage_errors, write_synced
 
-FORMAT = {"format": "seedbed-store", "version": 1}
+FORMAT = {"format": "seedbed-store", "version": 2}
 FORMAT_KEY = "format.json"
 _STAGING = "staging"
 _OWN_HASH = "self_sha256"
@@ -140,7 +140,8 @@ class LocalStore:
         try:
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            with storage_errors(_STAGING):
+                path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -238,8 +239,8 @@ def verified(store: Store, manifest: Manifest) -> Path:
 
 
 def put_record(store: Store, key: str, body: dict[str, Any]) -> None:
-    """Put a JSON object under `key` together with its own hash; raises AlreadyExists."""
-    store.put(key, canonical_json({**body, _OWN_HASH: sha256(canonical_json(body))}))
+    """Put a JSON object under `key` together with the hash of both; raises AlreadyExists."""
+    store.put(key, canonical_json({**body, _OWN_HASH: _own_hash(key, body)}))
 
 
 def get_record(store: Store, key: str) -> dict[str, Any]:
@@ -249,6 +250,11 @@ def get_record(store: Store, key: str) -> dict[str, Any]:
         own = body.pop(_OWN_HASH)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt(key, f"is not a record ({type(error).__name__}: {error})") from None
-    if own != sha256(canonical_json(body)):
-        raise Corrupt(key, "was changed after it was written")
+    if own != _own_hash(key, body):
+        raise Corrupt(key, "was changed after it was written, or is the record of another key")
     return dict(body)
+
+
+def _own_hash(key: str, body: dict[str, Any]) -> str:
+    """Return the hash that binds a record to its key, so that none can stand in another's place."""
+    return sha256(key.encode() + b"\n" + canonical_json(body))
