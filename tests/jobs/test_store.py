@@ -132,7 +132,7 @@ def test_a_truncated_or_exchanged_file_is_found(store: LocalStore) -> None:
     assert verified(store, second).read_bytes() == b"payload two"
     swapped = store.local(manifest_key("d/2.bin")).read_bytes()
     store.local(manifest_key("d/1.bin")).write_bytes(swapped)
-    with pytest.raises(Corrupt, match=r"manifest of d/2\.bin"):
+    with pytest.raises(Corrupt, match="record of another key"):
         read_manifest(store, "d/1.bin")
 
 
