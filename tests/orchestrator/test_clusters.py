@@ -28,7 +28,8 @@ def test_two_basins_are_found_and_named_by_size() -> None:
 def test_three_basins_are_three() -> None:
     found = clusters(basins([5, 5, 5], 0.3), COHORT, np.random.default_rng(0), permutations=99)
     assert found.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
-    assert int(np.argmax(found.silhouettes)) == 1
+    assert int(np.argmax(found.excess)) == 1
+    assert found.silhouette == found.silhouettes[1]
 
 
 def test_one_basin_is_one_group_whatever_the_best_cut() -> None:
