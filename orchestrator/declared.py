@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.errors import AlreadyExists, Corrupt, NotFound
+from jobs.errors import AlreadyExists, Corrupt, Fault, NotFound, StudyError
 from jobs.identity import canonical_json
-from jobs.layout import study_key, task_key
+from jobs.layout import parse_attempt_key, study_key, task_key
 from jobs.seeds import Seeds
 from jobs.spec import Origin
 from jobs.store import Store, get_record, put_record
@@ -63,8 +63,10 @@ class Declared:
 def register(store: Store, study: Study, file: str) -> Declared:
     """Put what was submitted into the store, if it differs from the newest revision; returns what is there now.
 
-    The source of a user's own task goes along, so that a worker anywhere finds it.
+    The source of a user's own task goes along, so that a worker anywhere finds it. Raises StudyError where a fork's
+    parents were never started in this store; then nothing is written.
     """
+    _check_parents(store, study, file)
     for code, source in study.task_sources.items():
         _put_source(store, task_key(code), source.encode())
     body = _body(study, file)
@@ -78,6 +80,17 @@ def register(store: Store, study: Study, file: str) -> Declared:
             except AlreadyExists:
                 continue
     return _declared(body, revision)
+
+
+def _check_parents(store: Store, study: Study, file: str) -> None:
+    rule = study.settings.fork
+    if rule is None:
+        return
+    started = {parsed[0] for key in store.keys("attempts/") if (parsed := parse_attempt_key(key))}
+    missing = {run.origin.run_id for run in study.runs if run.origin} - started
+    if missing:
+        told = f"{len(missing)} parents were never started in this store: first seedbed run {rule.study}"
+        raise StudyError((Fault(file, 0, "fork.study", f"{told} --store {store.url}"),))
 
 
 def declare(study: Study, file: str) -> Declared:

@@ -129,10 +129,11 @@ def summarise(declared: Declared, tables: dict[str, pa.Table]) -> StudySummary:
     rule = declared.success
     rows = tables["metrics"].filter(pc.field("metric") == rule.metric)
     runs = tables["runs"]
-    by_condition: dict[str, list[tuple[str, Status, int]]] = {c.id: [] for c in declared.conditions}
-    columns = (runs[name].to_pylist() for name in ("condition_id", "run_id", "status", "planned_steps"))
-    for condition_id, run_id, status, planned in sorted(zip(*columns, strict=True)):
-        by_condition[condition_id].append((run_id, Status(status), planned))
+    by_condition: dict[str, list[_Ended]] = {c.id: [] for c in declared.conditions}
+    disputed = frozenset(tables["audit"].filter(pc.field("finding") == "disagreement")["run_id"].to_pylist())
+    columns = (runs[name].to_pylist() for name in ("condition_id", "run_id", "status", "mixed_environment"))
+    for condition_id, run_id, status, mixed in sorted(zip(*columns, strict=True)):
+        by_condition[condition_id].append(_Ended(run_id, Status(status), bool(mixed), run_id in disputed))
     return StudySummary(
         name=declared.name,
         question=declared.question,
@@ -145,11 +146,19 @@ def summarise(declared: Declared, tables: dict[str, pa.Table]) -> StudySummary:
     )
 
 
-def _condition(
-    condition: DeclaredCondition, runs: list[tuple[str, Status, int]], rows: pa.Table, rule: SuccessRule
-) -> ConditionSummary:
-    run_ids = [run_id for run_id, _, _ in runs]
-    status = {run_id: state for run_id, state, _ in runs}
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a run stands in the tables, and what is to be said of it."""
+
+    run_id: str
+    status: Status
+    mixed: bool
+    disputed: bool
+
+
+def _condition(condition: DeclaredCondition, runs: list[_Ended], rows: pa.Table, rule: SuccessRule) -> ConditionSummary:
+    run_ids = [run.run_id for run in runs]
+    status = {run.run_id: run.status for run in runs}
     curves = curves_of(rows, run_ids)
     counts = {state: sum(1 for other in status.values() if other is state) for state in Status}
     finals = dict(zip(curves.run_ids, _at(curves, condition.planned_steps), strict=True))
@@ -157,7 +166,8 @@ def _condition(
     scored = [r for r in run_ids if status[r] is Status.FINISHED and not np.isnan(finals[r])]
     scores = np.array([finals[run_id] for run_id in scored])
     good = scores >= rule.threshold
-    cohort = Cohort.of(run_ids, finished=len(scored), diverged=counts[Status.DIVERGED])
+    marked = sum(run.mixed for run in runs), sum(run.disputed for run in runs)
+    cohort = Cohort.of(run_ids, len(scored), counts[Status.DIVERGED], *marked)
     successes, known = int(good.sum()), len(scored) + counts[Status.DIVERGED]
     brackets = [
         onset(curves.steps, curves.values[index], rule.threshold, rule.sustained)

@@ -65,6 +65,10 @@ def print_summary(summary: StudySummary) -> None:
     else:
         console.print(_table(title, columns[:5], [row[:6] for row in rows]))
         console.print(_table("", columns[5:], [(row[0], *row[6:]) for row in rows]))
+    for condition in summary.conditions:
+        if condition.success.cohort.warning:
+            told = f"{condition.condition.label}: {condition.success.cohort.warning}"
+            console.print(told, style="yellow", highlight=False, markup=False)
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

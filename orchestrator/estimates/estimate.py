@@ -24,6 +24,8 @@ class Cohort:
     finished   trained to their last step
     diverged   ended with a loss that was not finite: an outcome, counted as no success
     censored   failed, or not at their end yet: their outcome is not known
+    mixed      of the launched: trained in parts under several environments, so that their bytes are not promised
+    disputed   of the launched: two attempts measured the same step and did not agree
     """
 
     digest: str
@@ -31,11 +33,15 @@ class Cohort:
     finished: int
     diverged: int
     censored: int
+    mixed: int = 0
+    disputed: int = 0
 
     @classmethod
-    def of(cls, run_ids: Sequence[str], finished: int, diverged: int) -> "Cohort":
+    def of(cls, run_ids: Sequence[str], finished: int, diverged: int, mixed: int = 0, disputed: int = 0) -> "Cohort":
         """Return the cohort of these runs, whatever their order."""
-        return cls(cohort_digest(list(run_ids)), len(run_ids), finished, diverged, len(run_ids) - finished - diverged)
+        launched = len(run_ids)
+        censored = launched - finished - diverged
+        return cls(cohort_digest(list(run_ids)), launched, finished, diverged, censored, mixed, disputed)
 
     @classmethod
     def pooled(cls, cohorts: Sequence["Cohort"]) -> "Cohort":
@@ -46,7 +52,16 @@ class Cohort:
             finished=sum(cohort.finished for cohort in cohorts),
             diverged=sum(cohort.diverged for cohort in cohorts),
             censored=sum(cohort.censored for cohort in cohorts),
+            mixed=sum(cohort.mixed for cohort in cohorts),
+            disputed=sum(cohort.disputed for cohort in cohorts),
         )
+
+    @property
+    def warning(self) -> str:
+        """Return what a reader must know of these runs beside their number; empty where there is nothing."""
+        told = [f"{self.mixed} trained under several environments"] if self.mixed else []
+        told += [f"{self.disputed} measured differently by two attempts"] if self.disputed else []
+        return f"of {self.launched} runs " + ", ".join(told) if told else ""
 
     @property
     def known(self) -> int:

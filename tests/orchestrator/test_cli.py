@@ -16,7 +16,7 @@ from orchestrator.cli import app
 from tests.orchestrator.conftest import STUDY
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-VERBS = ("plan", "run", "status", "query", "report")
+VERBS = ("plan", "run", "extend", "status", "query", "report", "verify", "replay")
 
 
 @pytest.fixture
@@ -193,3 +193,78 @@ def test_ctrl_c_loses_at_most_the_work_since_the_last_checkpoint(home: Path) -> 
 
 def test_a_shipped_study_goes_by_its_name(home: Path) -> None:
     assert json.loads(invoke("plan", "demo", "--json"))["study"] == "demo"
+
+
+def test_more_seeds_and_values_train_only_what_is_new(home: Path) -> None:
+    text = STUDY.replace("question: does it?", "question: does it?  # a remark that stays")
+    (home / "tiny.yaml").write_text(text)
+    invoke("run", "tiny.yaml", "--cluster", "inline", "--json")
+    attempts = sorted(open_store(home / "seedbed-store").keys("attempts/"))
+    arguments = ("extend", "tiny.yaml", "--seeds", "+1", "--grid", "model.width=16", "--cluster", "inline")
+    shown = invoke(*arguments, "--dry")
+    assert "6 runs and 6 more" in shown
+    assert (home / "tiny.yaml").read_text() == text
+    run = json.loads(invoke(*arguments, "--json"))
+    assert [c["finished"] for c in run["conditions"]] == [4, 4, 4]
+    changed = (home / "tiny.yaml").read_text()
+    assert changed == text.replace("[4, 8]", "[4, 8, 16]").replace("count: 3", "count: 4")
+    after = sorted(open_store(home / "seedbed-store").keys("attempts/"))
+    assert set(attempts) < set(after)
+    assert len(after) == 12, "one attempt for each run, old or new"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["extend", "tiny.yaml"], "say what to add"),
+        (["extend", "tiny.yaml", "--seeds", "8"], "more seeds are +8"),
+        (["extend", "tiny.yaml", "--seeds", "+0"], "more seeds are +8"),
+        (["extend", "tiny.yaml", "--seeds", "init=+2"], "seeds.init"),
+        (["extend", "tiny.yaml", "--grid", "model.depth=2"], "grid.model.depth"),
+        (["extend", "tiny.yaml", "--grid", "model.width"], "more values are"),
+        (["extend", "tiny.yaml", "--grid", "model.width=8"], "duplicate condition"),
+        (["extend", "demo", "--seeds", "+8"], "comes with Seedbed"),
+    ],
+)
+def test_a_faulty_extension_changes_nothing(home: Path, arguments: list[str], told: str) -> None:
+    done = seedbed(*arguments, cwd=home)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert (home / "tiny.yaml").read_text() == STUDY
+    assert not (home / "seedbed-store").exists()
+
+
+def test_verify_and_replay_from_the_terminal(home: Path) -> None:
+    invoke("run", "tiny.yaml", "--cluster", "inline", "--json")
+    verdict = json.loads(invoke("verify", "--json", "--spans", "2"))
+    assert verdict["findings"] == []
+    assert (verdict["runs"], len(verdict["spans"])) == (6, 2)
+    assert "Everything fits." in invoke("verify", "--spans", "0")
+    run = verdict["spans"][0]["run_id"]
+    told = json.loads(invoke("replay", f"{run}@12", "--out", "end.safetensors", "--from", "0", "--json"))
+    assert (told["equals_checkpoint"], told["trained_from"]) == (True, 0)
+    assert "no checkpoint there to compare with" in invoke("replay", f"{run[:12]}@7")
+    assert (home / f"{run}@7.safetensors").exists()
+    store = open_store(home / "seedbed-store")
+    key = next(key for key in store.keys("packs/") if key.endswith("000000000012.safetensors"))
+    store.local(key).write_bytes(store.get(key)[:-1])
+    done = seedbed("verify", "--json", cwd=home)
+    assert done.returncode == 1
+    assert key in {finding["key"] for finding in json.loads(done.stdout)["findings"]}
+    assert "findings" in seedbed("verify", "--spans", "0", cwd=home).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["replay", "r1-0"], 2, "RUN@STEP"),
+        (["replay", "r9-0@3"], 1, "is no run of this store"),
+        (["replay", "r1-@3"], 2, "begins the ids of 6 runs"),
+        (["verify", "nothing"], 1, "is no study of this store"),
+        (["verify", "--span", "r1-0@9"], 2, "RUN@START-END"),
+    ],
+)
+def test_bad_questions_about_runs(home: Path, arguments: list[str], code: int, told: str) -> None:
+    invoke("run", "tiny.yaml", "--cluster", "inline", "--json")
+    done = seedbed(*arguments, cwd=home)
+    assert (done.returncode, told in done.stderr) == (code, True), done.stderr
