@@ -11,10 +11,12 @@ help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 # torch stands in the same command with an exact version: a range would draw the CUDA build, several GB.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/s3-constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Seedbed needs Python 3.11 or newer; set PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt "torch==2.13.0" -e ".[dev]"
+	$(PYTHON) -m venv .venv/s3
+	.venv/s3/bin/python -m pip install -q -c tests/s3-constraints.txt "moto[s3]" flask flask-cors
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## make the virtual environment .venv

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from jobs.errors import NotFound, QueryError
 from jobs.layout import attempt_key
-from jobs.store import LocalStore, open_store
+from jobs.store import Store, open_store
 from orchestrator.estimates.estimate import Estimate
 from orchestrator.estimates.success import METHODS, success_probability
 from orchestrator.library import Library
@@ -60,7 +60,7 @@ class Answer:
 class RunOfStore:
     """One run; every step of it is a checkpoint."""
 
-    store: LocalStore
+    store: Store
     run_id: str
 
     def weights(self, step: int) -> dict[str, "torch.Tensor"]:
@@ -126,5 +126,5 @@ class Results:
 
 
 def open(path: str | Path) -> Results:  # noqa: A001
-    """Return the store in the folder `path`; raises ForeignStore where there is none."""
+    """Return the store at `path`, a folder or such as s3://bucket/prefix; raises ForeignStore where there is none."""
     return Results(Library(open_store(path)))

@@ -8,6 +8,8 @@
     │   ├── NotFound          no such key
     │   ├── Corrupt           bytes that differ from what was committed
     │   ├── StoreFull         no space left where the store lies
+    │   ├── StoreDenied       credentials that are missing or not enough
+    │   ├── StoreUnreachable  a bucket that does not answer
     │   ├── ForeignStore      another format, or no store at all
     │   └── SpecMismatch      a stored spec that does not hash to the id it lies under
     ├── SeedError             seeds that do not do what the design says: clones, ignored seeds, collisions
@@ -113,6 +115,14 @@ class StoreFull(StoreError):
             f"{self.message} (while writing {self.key}). Nothing that was committed is lost: "
             "free some space and run the same command again."
         )
+
+
+class StoreDenied(StoreError):
+    """The bucket refuses these credentials, or there are none."""
+
+
+class StoreUnreachable(StoreError):
+    """The bucket does not answer, after every retry; what was committed before is not touched."""
 
 
 class ForeignStore(StoreError):

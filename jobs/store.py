@@ -1,10 +1,12 @@
-"""The store: the folder that holds everything, and the only truth.
+"""The store: the folder or bucket that holds everything, and the only truth.
 
 Small things are put whole and only where nothing is (`put`). Large files are staged, fsynced, hashed and
 put, and count only from the moment that a manifest with their SHA-256 stands beside them (`commit`); what
 has no manifest is not there. Nothing that was committed is ever overwritten.
 
-The interface is the part of an object store that all of them have: put-if-absent, get, list, delete.
+The interface is the part of an object store that all of them have: put-if-absent, get, list, delete. A folder may
+lie on NFS: a hard link is the one operation that its server decides for all clients, and a reader that asks for a
+key by name finds it at once, while a listing may be seconds old.
 
     format.json                              what this folder is
     studies/NAME.0001.json                   a study as it was submitted
@@ -18,12 +20,12 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
-from jobs.errors import Corrupt, ForeignStore, NotFound
+from jobs.errors import AlreadyExists, Corrupt, ForeignStore, NotFound, StoreError
 from jobs.identity import canonical_json, sha256
 from jobs.local_files import fsync_folder, hash_file, put_link, storage_errors, write_synced
 
@@ -61,8 +63,11 @@ class Store(Protocol):
     def local(self, key: str) -> Path:
         """Return a local file with the bytes of `key`, to be read only; raises NotFound."""
 
-    def scratch(self, suffix: str) -> Any:
+    def scratch(self, suffix: str) -> AbstractContextManager[Path]:
         """Return a context that gives the path of a staged file and removes what is left of it."""
+
+    def log(self, key: str) -> AbstractContextManager[TextIO]:
+        """Return a context that gives a text file to write on; a reader of `key` sees it grow. It decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,19 @@ class LocalStore:
             with storage_errors(_STAGING):
                 path.unlink(missing_ok=True)
 
+    @contextmanager
+    def log(self, key: str) -> Iterator[TextIO]:
+        """Yield the file itself, open to be written on."""
+        path = self._path(key)
+        with storage_errors(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a", encoding="utf-8")
+        try:
+            yield file
+        finally:
+            with suppress(OSError):  # what a full disk does to the log must not hide what it did to the store
+                file.close()
+
     def _path(self, key: str) -> Path:
         parts = key.split("/")
         if key.startswith("/") or ".." in parts or "\0" in key:
@@ -160,15 +178,19 @@ class Manifest:
     extra: dict[str, Any]
 
 
-def open_store(url: str | Path, *, create: bool = False) -> LocalStore:
-    """Return the store at `url`, a folder; with `create`, an empty or missing folder becomes a store.
+def open_store(url: str | Path, *, create: bool = False) -> Store:
+    """Return the store at `url`: a folder, or s3://bucket/prefix, gs://… or az://….
 
-    Raises ForeignStore for a folder that holds something else, or a store of another format.
+    With `create`, an empty or missing folder or prefix becomes a store. Raises ForeignStore for one that holds
+    something else, or a store of another format; StoreDenied and StoreUnreachable.
     """
+    if is_url(str(url)):
+        return _open_bucket(str(url), create=create)
     root = Path(url).expanduser().absolute()
     store = LocalStore(root)
     if store.exists(FORMAT_KEY):
-        return _checked(store)
+        _check_format(store)
+        return store
     if root.exists() and not root.is_dir():
         raise ForeignStore(str(root), "is a file, not a store")
     if root.is_dir() and any(entry.name != _STAGING for entry in root.iterdir()):
@@ -177,18 +199,50 @@ def open_store(url: str | Path, *, create: bool = False) -> LocalStore:
         raise ForeignStore(str(root), "there is no store here")
     with storage_errors(str(root)):
         root.mkdir(parents=True, exist_ok=True)
-    store.put(FORMAT_KEY, canonical_json(FORMAT))
+    _put_format(store)
     return store
 
 
-def _checked(store: LocalStore) -> LocalStore:
+def is_url(url: str) -> bool:
+    """Return whether an address is a bucket's, and not a folder's."""
+    return "://" in url
+
+
+def _open_bucket(url: str, *, create: bool) -> Store:
+    from jobs.bucket import open_bucket  # a client that who has a folder does not need
+
+    store = open_bucket(url)
+    first = store.impatient()
+    if first.exists(FORMAT_KEY):
+        _check_format(first)
+        return store
+    if first.keys(""):
+        raise ForeignStore(store.url, "holds files but no format.json: this is not a Seedbed store")
+    if not create:
+        raise ForeignStore(store.url, "there is no store here")
+    _put_format(first)
+    # Some that speak S3 ignore the condition of a put, and then every claim would be held by two.
+    try:
+        first.put(FORMAT_KEY, canonical_json(FORMAT))
+    except AlreadyExists:
+        return store
+    raise StoreError(store.url, "overwrites where it was told to put only if nothing is there: no store can lie here")
+
+
+def _put_format(store: Store) -> None:
+    try:
+        store.put(FORMAT_KEY, canonical_json(FORMAT))
+    except AlreadyExists:  # another process opened the same store first
+        _check_format(store)
+
+
+def _check_format(store: Store) -> None:
     try:
         found = json.loads(store.get(FORMAT_KEY))
     except ValueError:
         found = None
     if found != FORMAT:
         raise ForeignStore(store.url, f"has format {found}; this version of Seedbed reads and writes {FORMAT}")
-    return store
 
 
 def commit(store: Store, key: str, write: Callable[[Path], dict[str, Any]]) -> Manifest:

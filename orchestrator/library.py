@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs.errors import QueryError
 from jobs.records import TABLES
-from jobs.store import LocalStore
+from jobs.store import Store
 from orchestrator import declared
 from orchestrator.collector import Collector, Tables
 from orchestrator.declared import Declared
@@ -22,7 +22,7 @@ from orchestrator.tables import commit_tables
 class Library:
     """The studies of one store."""
 
-    store: LocalStore
+    store: Store
     _collectors: dict[str, Collector] = field(default_factory=dict)
 
     def names(self) -> list[str]:

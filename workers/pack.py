@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 
@@ -20,11 +20,10 @@ from jobs.claims import FRESH, Attempt, attempts_of, claim
 from jobs.errors import Corrupt, EnvironmentChanged, NotFound, SeedbedError, SeedError
 from jobs.identity import condition_spec, run_spec
 from jobs.layout import PackKeys
-from jobs.local_files import storage_errors
 from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
-from jobs.store import LocalStore, Store, get_record, open_store, put_record
+from jobs.store import Store, get_record, open_store, put_record
 from jobs.tasks.task import Task
 from workers.batches import Batches
 from workers.checkpoint import Link, Saved, checkpoints_of, join, read_slice
@@ -196,19 +195,15 @@ def _claim_runs(store: Store, request: PackRequest, before: dict[str, list[Attem
 
 
 @contextmanager
-def _logging_to(store: LocalStore, keys: PackKeys) -> Iterator[None]:
+def _logging_to(store: Store, keys: PackKeys) -> Iterator[None]:
     """Let everything that workers log go to the pack's log, too."""
-    path = store.root / keys.log
-    with storage_errors(keys.log):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        with suppress(OSError):  # what a full disk does to the log must not hide what it did to the store
-            handler.close()
+    with store.log(keys.log) as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)

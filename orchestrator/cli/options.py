@@ -29,11 +29,19 @@ StudyFile = Annotated[
 ]
 StudyName = Annotated[str, typer.Argument(metavar="[STUDY]", help="The name of a study in the store.")]
 StoreFolder = Annotated[
-    Path, typer.Option("--store", "-s", envvar="SEEDBED_STORE", help="The folder of the store.", show_default=True)
+    str,
+    typer.Option(
+        "--store",
+        "-s",
+        metavar="STORE",
+        envvar="SEEDBED_STORE",
+        help="The store: a folder, or s3://bucket/prefix, gs://…, az://…; credentials come from the environment.",
+        show_default=True,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Cpus = Annotated[int, typer.Option("--cpus", min=0, help="CPUs to use; 0: all of this machine's.")]
-DEFAULT_STORE = Path("seedbed-store")
+DEFAULT_STORE = "seedbed-store"
 
 
 def find_study(name: str) -> tuple[Study, str]:

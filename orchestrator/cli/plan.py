@@ -1,7 +1,9 @@
 """`seedbed plan`: what a study would take; trains nothing."""
 
+from pathlib import Path
+
 from jobs.errors import ForeignStore
-from jobs.store import LocalStore, open_store
+from jobs.store import Store, is_url, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
 from orchestrator.cli.show import console, plan_table, print_json
 from orchestrator.clusters.inline import available_cpus
@@ -20,13 +22,7 @@ def command(study: StudyFile, store: StoreFolder = DEFAULT_STORE, cpus: Cpus = 0
     [bold]Example:[/bold] seedbed plan study.yaml --store results
     """
     checked, _ = find_study(study)
-    found: LocalStore | None = None
-    if store.exists() and any(store.iterdir()):
-        try:
-            found = open_store(store)
-        except ForeignStore:
-            if store != DEFAULT_STORE:
-                raise
+    found = _opened(store)
     count = cpus or available_cpus()
     result = plan(checked, found, Machine(count, packs_at_once=count, device="cpu"))
     if as_json:
@@ -38,3 +34,15 @@ def command(study: StudyFile, store: StoreFolder = DEFAULT_STORE, cpus: Cpus = 0
         table.caption = f"the first {_MOST_ROWS} of {len(result.conditions):,} conditions; --json lists all"
     console.print(table)
     console.print(f"Pack widths are assumed for {count} CPUs; `seedbed run` measures them first.", highlight=False)
+
+
+def _opened(store: str) -> Store | None:
+    """Return the store, or None where there is none yet: a plan is made before the first run, too."""
+    if not is_url(store) and not (Path(store).exists() and any(Path(store).iterdir())):
+        return None
+    try:
+        return open_store(store)
+    except ForeignStore as error:
+        if store == DEFAULT_STORE or "no store here" in error.message:
+            return None
+        raise

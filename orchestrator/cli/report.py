@@ -5,15 +5,16 @@ from typing import Annotated
 
 import typer
 
-from jobs.store import open_store
+from jobs.store import is_url, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, StoreFolder, StudyName
 from orchestrator.cli.show import console, print_json
 from orchestrator.library import Library
 
 
-def report_folder(store: Path, study: str) -> Path:
-    """Return where the report of a study goes: beside the store, never into it."""
-    return store.parent / f"{store.name}.report" / study
+def report_folder(store: str, study: str) -> Path:
+    """Return where the report of a study goes: beside the store, or here for one in a bucket; never into it."""
+    place = Path(store.rstrip("/").rpartition("/")[2]) if is_url(store) else Path(store)
+    return place.parent / f"{place.name}.report" / study
 
 
 def command(

@@ -119,12 +119,12 @@ def _showing(watch: Watch, *, quiet: bool) -> Iterator[Callable[[State], None]]:
         yield write
 
 
-def _say_failures(attempts: pa.Table, state: State, store: Path) -> None:
+def _say_failures(attempts: pa.Table, state: State, store: str) -> None:
     """Print run, step, reason and log of the runs that failed."""
     packs = dict(zip(attempts["run_id"].to_pylist(), attempts["pack_id"].to_pylist(), strict=True))  # newest last
     failed = [(run_id, run) for run_id, run in state.runs.items() if run.status is Status.FAILED]
     for run_id, run in failed[:_MOST_FAILURES]:
-        log = store / PackKeys(packs[run_id]).log if run_id in packs else store / "packs"
+        log = f"{store}/{PackKeys(packs[run_id]).log if run_id in packs else 'packs'}"
         console.print(
             f"failed: run {run_id}, step {run.step}: {run.reason}; log: {log}",
             style="red",
@@ -136,7 +136,7 @@ def _say_failures(attempts: pa.Table, state: State, store: Path) -> None:
         console.print(f"… and {len(failed) - _MOST_FAILURES} more failed runs: seedbed query, table `attempts`")
 
 
-def _say_end(summary: StudySummary, store: Path, folder: Path | None, seconds: float) -> None:
+def _say_end(summary: StudySummary, store: str, folder: Path | None, seconds: float) -> None:
     if summary.findings:
         console.print(f"{summary.findings} findings in the table `audit`: look at them with seedbed query", style="red")
     console.print(f"Took {duration(seconds)}.", highlight=False)
