@@ -15,7 +15,11 @@
     ├── SeedError             seeds that do not do what the design says: clones, ignored seeds, collisions
     ├── EnvironmentChanged    a checkpoint of another environment, where that was to be refused
     ├── Superseded            a later attempt owns the run: this one must stop writing
+    ├── LeaseLost             another driver has the study
+    ├── OutOfMemory           a pack does not fit into the memory of its device
     ├── ClusterError          the cluster cannot be reached or refuses the work
+    │   ├── NodeLost          the machine under a pack is gone
+    │   └── PackSilent        a pack has stopped beating
     ├── QueryError            SQL, or a question, that cannot be answered
     └── StudyInterrupted      stopped before the end: the same command goes on
 
@@ -173,6 +177,29 @@ class Superseded(SeedbedError):
 
 class ClusterError(SeedbedError):
     """The cluster cannot be reached, or refuses what was asked of it."""
+
+
+class NodeLost(ClusterError):
+    """The machine on which a pack trained is gone, or was taken away; its runs are not to blame."""
+
+
+class PackSilent(ClusterError):
+    """A pack has not beaten for so long that it counts as gone: a hang, a cut network, a stopped process."""
+
+
+class OutOfMemory(SeedbedError):
+    """A pack does not fit into the memory of its device; half of it may."""
+
+
+class LeaseLost(SeedbedError):
+    """Another driver has the study; whatever this one still wanted to launch it must not."""
+
+    def __init__(self, study: str, epoch: int) -> None:
+        super().__init__(study, epoch)
+        self.study, self.epoch = study, epoch
+
+    def __str__(self) -> str:
+        return f"study {self.study}: driver {self.epoch} was replaced by a later one, which goes on with the study"
 
 
 class QueryError(SeedbedError):

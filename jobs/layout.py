@@ -7,6 +7,8 @@ two attempts never write under one name.
 import re
 from dataclasses import dataclass
 
+_BEAT = re.compile(r"^beats/(?P<pack_id>[^/]+)\.(?P<number>\d{8})\.json$")
+_DRIVER = re.compile(r"^drivers/(?P<study>[^/]+)\.(?P<epoch>\d{6})(?:\.(?P<what>json|released\.json|\d{8}\.beat))$")
 _ATTEMPT = re.compile(r"^attempts/(?P<run_id>[^/]+)\.(?P<attempt>\d{4})\.json$")
 
 
@@ -34,6 +36,45 @@ def parse_attempt_key(key: str) -> tuple[str, int] | None:
     """Return the run and the number of an attempt's key, or None for any other key."""
     found = _ATTEMPT.match(key)
     return (found["run_id"], int(found["attempt"])) if found else None
+
+
+def beat_key(pack_id: str, number: int) -> str:
+    """Return the key of a pack's beat; all beats lie in one folder, so that one listing tells who is alive."""
+    return f"beats/{pack_id}.{number:08d}.json"
+
+
+def parse_beat_key(key: str) -> tuple[str, int] | None:
+    """Return the pack and the number of a beat's key, or None for any other key."""
+    found = _BEAT.match(key)
+    return (found["pack_id"], int(found["number"])) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class DriverKeys:
+    """The keys of one epoch of a study's drivers: whoever puts `claim` has the study."""
+
+    study: str
+    epoch: int
+
+    @property
+    def claim(self) -> str:
+        """Return the key that the driver of this epoch puts first."""
+        return f"drivers/{self.study}.{self.epoch:06d}.json"
+
+    @property
+    def released(self) -> str:
+        """Return the key that says that this driver has left the study by itself."""
+        return f"drivers/{self.study}.{self.epoch:06d}.released.json"
+
+    def beat(self, number: int) -> str:
+        """Return the key of one of this driver's beats."""
+        return f"drivers/{self.study}.{self.epoch:06d}.{number:08d}.beat"
+
+
+def parse_driver_key(key: str) -> tuple[str, int, str] | None:
+    """Return study, epoch and what it is (`json`, `released.json`, `NUMBER.beat`) of a driver's key, or None."""
+    found = _DRIVER.match(key)
+    return (found["study"], int(found["epoch"]), found["what"]) if found else None
 
 
 @dataclass(frozen=True, slots=True)

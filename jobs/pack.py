@@ -69,6 +69,7 @@ class PackRequest(Spec):
     threads        CPU threads of the process; they change the speed and no number
     rolling_every  steps between rolling checkpoints
     strict         whether to refuse to go on from a checkpoint of another environment
+    study, epoch   the driver that asks, if one does: a later driver makes a request that nobody has begun void
     """
 
     pack_id: str
@@ -78,6 +79,8 @@ class PackRequest(Spec):
     threads: Count
     device: str
     strict: bool = False
+    study: str = ""
+    epoch: int = 0
 
     def check_ids(self) -> None:
         """Raise SpecMismatch unless each run's id is the hash of its spec."""

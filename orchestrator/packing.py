@@ -76,12 +76,13 @@ class Todo:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Runs that train together. `seconds` is what the timings say it takes."""
+    """Runs that train together. `seconds` is what the timings say it takes; `pause_s` comes before its launch."""
 
     condition_id: str
     run_ids: tuple[str, ...]
     threads: int
     seconds: float
+    pause_s: float = 0.0
 
     @property
     def key(self) -> str:

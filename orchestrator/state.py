@@ -1,57 +1,99 @@
 """Where a study stands, and what to do next: (state, event) → (state, commands), and nothing else.
 
-Events say in the past tense what happened, commands in the imperative what shall be done. There is no clock,
-no store, no cluster and no thread in here, so every history can be replayed and every rule tested. The form is
-that of the worker state machine of dask.distributed.
+There is no clock, no store, no cluster and no thread in here, so every history can be replayed and every rule
+tested. The form is that of the worker state machine of dask.distributed. Whatever arrives twice, late or for a
+pack that is no longer live is counted in `ignored` and changes nothing else. One event costs the same whether the
+study has ten runs or a hundred thousand: runs and live packs are persistent maps.
 
 Promised, and checked by `check_invariants` in the tests: every run is in exactly one place (waiting, live,
-or at an end), no more packs are live than the machine holds, and a finished state changes no more.
+or at an end), no more packs are launched than the machine holds, and a finished state changes no more.
+
+Not here: the words (`events.py`), whose fault a loss is (`policy.py`), which runs share a pack (`packing.py`).
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from jobs.pack import PackOutcome
+from immutables import Map
+
 from jobs.records import Status
+from orchestrator.events import (
+    Command,
+    DriverReplaced,
+    Event,
+    Finish,
+    KillPack,
+    LaunchPack,
+    LivePack,
+    MachineChanged,
+    PackEnded,
+    PackLaunched,
+    PackLost,
+    RecordLoss,
+    RunsAdded,
+    RunState,
+    StopPack,
+    StopRequested,
+    StudyOpened,
+    line,
+)
 from orchestrator.packing import Machine, Pack
-from orchestrator.policy import Decision, decide, parts
+from orchestrator.policy import Blame, Budgets, Decision, blame, decide, parts, pause_s
 
 _STORY_LENGTH = 20
+_NOTHING: Map[str, Any] = Map()
 
 
 @dataclass(frozen=True, slots=True)
-class RunState:
-    """Where one run stands.
+class Queue:
+    """Packs that wait, in their order: those that try again, then those of the plan.
 
-    step    the step it ended at, or from which it goes on (-1: from nothing)
-    losses  how often in this drive its pack was lost and the loss was charged to it
-    reason  why it failed or diverged; else empty
+    `planned[done:]` is what is left of the plan, so that taking the first one copies nothing.
     """
 
-    status: Status
-    step: int
-    losses: int = 0
-    reason: str = ""
+    planned: tuple[Pack, ...] = ()
+    done: int = 0
+    again: tuple[Pack, ...] = ()
 
+    def __len__(self) -> int:
+        return len(self.again) + len(self.planned) - self.done
 
-@dataclass(frozen=True, slots=True)
-class LivePack:
-    """A pack that is on the cluster; `pack_id` is empty until its launch was confirmed."""
+    def __iter__(self) -> Iterator[Pack]:
+        yield from self.again
+        for index in range(self.done, len(self.planned)):
+            yield self.planned[index]
 
-    pack: Pack
-    pack_id: str = ""
+    def first(self) -> Pack:
+        """Return the pack whose turn it is."""
+        return self.again[0] if self.again else self.planned[self.done]
+
+    def rest(self) -> "Queue":
+        """Return the queue without it."""
+        return replace(self, again=self.again[1:]) if self.again else replace(self, done=self.done + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A study under way. `error` is what ends the drive early; `story` is the tail of the events, oldest first."""
+    """A study under way.
 
-    runs: Mapping[str, RunState]
+    tally    runs in each status
+    threads  CPU threads of the live packs
+    ignored  events that came twice or too late
+    error    what ends the drive early
+    story    the tail of the events, oldest first
+    """
+
+    runs: Map[str, RunState]
     machine: Machine
-    retries: int
-    waiting: tuple[Pack, ...] = ()
-    live: tuple[LivePack, ...] = ()
+    budgets: Budgets
+    tally: Map[Status, int]
+    waiting: Queue = Queue()
+    live: Map[str, LivePack] = _NOTHING
+    keys: Map[str, str] = _NOTHING
+    threads: int = 0
+    ignored: int = 0
     stopping: bool = False
     finished: bool = False
     error: BaseException | None = None
@@ -59,85 +101,16 @@ class State:
 
     def counts(self) -> Counter[Status]:
         """Return how many runs are in each status."""
-        return Counter(run.status for run in self.runs.values())
+        return Counter({status: count for status, count in self.tally.items() if count})
 
+    def live_packs(self) -> list[LivePack]:
+        """Return the live packs, sorted by name."""
+        return sorted(self.live.values(), key=lambda it: it.pack.key)
 
-@dataclass(frozen=True, slots=True)
-class StudyOpened:
-    """The store was read: where every declared run stands, and the packs of those that need training."""
-
-    runs: Mapping[str, RunState]
-    packs: tuple[Pack, ...]
-    machine: Machine
-    retries: int
-
-
-@dataclass(frozen=True, slots=True)
-class PackLaunched:
-    """The cluster took a pack."""
-
-    key: str
-    pack_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class PackEnded:
-    """A pack said how each of its runs ended."""
-
-    pack_id: str
-    outcome: PackOutcome
-
-
-@dataclass(frozen=True, slots=True)
-class PackLost:
-    """A pack's process ended without an outcome.
-
-    steps  the step from which each of its runs can go on, as the store has it
-    """
-
-    pack_id: str
-    error: BaseException
-    steps: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """Somebody wants the study to stop, such as by Ctrl-C."""
-
-
-Event = StudyOpened | PackLaunched | PackEnded | PackLost | StopRequested
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchPack:
-    """Ask the cluster to train these runs."""
-
-    pack: Pack
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopPack:
-    """Ask a pack to save a checkpoint and end."""
-
-    pack_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecordLoss:
-    """Write into the store that these runs of a lost pack have failed, and why; the rest of it goes on elsewhere."""
-
-    pack_id: str
-    run_ids: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Nothing is left to do."""
-
-
-Command = LaunchPack | StopPack | RecordLoss | Finish
+    def find(self, pack_id: str) -> Pack | None:
+        """Return the live pack with this id."""
+        key = self.keys.get(pack_id)
+        return self.live[key].pack if key is not None else None
 
 
 class InvalidTransition(Exception):
@@ -153,151 +126,188 @@ class InvalidTransition(Exception):
 
 def opened(event: StudyOpened) -> tuple[State, tuple[Command, ...]]:
     """Return the first state of a drive and the first commands."""
-    state = State(event.runs, event.machine, event.retries, waiting=event.packs, story=(_line(event),))
+    counts = Counter(run.status for run in event.runs.values())
+    state = State(Map(event.runs), event.machine, event.budgets, Map(counts), story=(line(event),))
+    state = replace(state, waiting=Queue(event.packs))
+    for live in event.live:
+        state = _with_live(state, live)
     return _launch_or_finish(state, [])
 
 
 def transition(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
     """Return the state after `event` and what to do now, in that order; raises InvalidTransition."""
-    if state.finished or isinstance(event, StudyOpened):
-        raise InvalidTransition(_line(event), "the study is finished or was opened before", state.story)
-    state = replace(state, story=(*state.story, _line(event))[-_STORY_LENGTH:])
+    if isinstance(event, StudyOpened):
+        raise InvalidTransition(line(event), "the study was opened before", state.story)
+    state = replace(state, story=(*state.story, line(event))[-_STORY_LENGTH:])
+    if state.finished:
+        return _ignored(state)
     match event:
         case PackLaunched():
-            return _launched(state, event), ()
+            return _launched(state, event)
         case PackEnded():
-            return _launch_or_finish(_ended(state, event), [])
+            return _ended(state, event)
         case PackLost():
             return _lost(state, event)
+        case RunsAdded():
+            return _added(state, event)
+        case MachineChanged():
+            return _launch_or_finish(replace(state, machine=event.machine), [])
         case StopRequested():
             return _stop(state)
+        case DriverReplaced():
+            return replace(state, finished=True, stopping=True, error=state.error or event.error), (Finish(),)
 
 
-def check_invariants(state: State) -> None:
-    """Raise InvalidTransition where the state breaks what this module promises."""
-    places = Counter(run for pack in state.waiting for run in pack.run_ids)
-    places.update(run for live in state.live for run in live.pack.run_ids)
-    for run_id, run in state.runs.items():
-        places[run_id] += run.status.is_terminal
-    problems = [f"run {run_id} is in {count} places" for run_id, count in places.items() if count != 1]
-    problems += [f"run {run_id} is unknown" for run_id in places if run_id not in state.runs]
-    if sum(live.pack.threads for live in state.live) > state.machine.cpus:
-        problems.append("more threads than CPUs")
-    if len(state.live) > state.machine.packs_at_once:
-        problems.append("more packs than the machine holds at once")
-    if state.finished and (state.live or (state.waiting and not state.stopping)):
-        problems.append("finished with packs left")
-    if problems:
-        raise InvalidTransition("invariants", "; ".join(problems[:5]), state.story)
+def _ignored(state: State) -> tuple[State, tuple[Command, ...]]:
+    return replace(state, ignored=state.ignored + 1), ()
 
 
-def _launched(state: State, event: PackLaunched) -> State:
-    if not any(live.pack.key == event.key and not live.pack_id for live in state.live):
-        raise InvalidTransition(_line(event), "nobody asked for it", state.story)
-    live = (replace(it, pack_id=event.pack_id) if it.pack.key == event.key else it for it in state.live)
-    return replace(state, live=tuple(live))
+def _launched(state: State, event: PackLaunched) -> tuple[State, tuple[Command, ...]]:
+    live = state.live.get(event.key)
+    if live is None or live.pack_id:
+        return _ignored(state)
+    live = replace(live, pack_id=event.pack_id)
+    state = replace(state, live=state.live.set(event.key, live), keys=state.keys.set(event.pack_id, event.key))
+    return state, ((StopPack(event.pack_id),) if state.stopping else ())
 
 
-def _ended(state: State, event: PackEnded) -> State:
-    found, rest = _taken(state, event.pack_id, event)
-    ended = {run.run_id: run for run in event.outcome.runs}
-    open_ended = [run for run in ended.values() if not run.status.is_terminal]
-    if set(ended) != set(found.pack.run_ids) or open_ended:
-        raise InvalidTransition(
-            _line(event), "its outcome does not end its runs, all of them and no other", state.story
-        )
-    changes = {
-        run_id: replace(state.runs[run_id], status=run.status, step=run.step, reason=run.reason)
-        for run_id, run in ended.items()
-    }
-    return replace(state, live=rest, runs={**state.runs, **changes})
+def _ended(state: State, event: PackEnded) -> tuple[State, tuple[Command, ...]]:
+    pack = state.find(event.pack_id)
+    if pack is None:
+        return _ignored(state)
+    said = {run.run_id: run for run in event.outcome.runs}
+    if not set(said) <= set(pack.run_ids):
+        raise InvalidTransition(line(event), "its outcome is of other runs than it has", state.story)
+    changes, left = {}, []
+    for run_id in pack.run_ids:
+        run, end = state.runs[run_id], said.get(run_id)
+        if end is not None and end.status.is_terminal:
+            changes[run_id] = replace(run, status=end.status, step=end.step, reason=end.reason)
+        else:
+            changes[run_id] = replace(run, status=Status.RUNNING, step=event.steps.get(run_id, run.step))
+            left.append(run_id)
+    state = _with_runs(_without_live(state, event.pack_id), changes)
+    return _launch_or_finish(_requeued(state, _groups(state, pack, left, Blame.OUTSIDE)), [])
 
 
 def _lost(state: State, event: PackLost) -> tuple[State, tuple[Command, ...]]:
-    found, rest = _taken(state, event.pack_id, event)
+    pack = state.find(event.pack_id)
+    if pack is None:
+        return _ignored(state)
+    found = blame(event.error, len(pack.run_ids))
+    reason = f"{type(event.error).__name__}: {event.error}"
     changes: dict[str, RunState] = {}
     failed: list[str] = []
-    reason = f"{type(event.error).__name__}: {event.error}"
-    for run_id in found.pack.run_ids:
-        run = state.runs[run_id]
-        charged = run.losses + 1
-        decision = decide(event.error, charged, state.retries)
-        again = replace(run, status=Status.RUNNING, step=event.steps.get(run_id, run.step), reason="")
-        if decision is Decision.GIVE_UP:
+    for run_id in pack.run_ids:
+        run = _charged(state.runs[run_id], found)
+        charged = run.preemptions if found is Blame.OUTSIDE else run.crashes
+        if decide(found, charged, state.budgets) is Decision.GIVE_UP:
             failed.append(run_id)
-            changes[run_id] = replace(run, status=Status.FAILED, losses=charged, reason=reason)
-        elif decision is Decision.RETRY:
-            changes[run_id] = replace(again, losses=charged)
+            changes[run_id] = replace(run, status=Status.FAILED, reason=reason)
         else:
-            changes[run_id] = again
-        if decision is Decision.END and not state.error:
-            state = replace(state, stopping=True, error=event.error)
-    state = replace(state, live=rest, runs={**state.runs, **changes})
-    state = replace(state, waiting=(*_repacked(state, found.pack), *state.waiting))
-    commands: list[Command] = [RecordLoss(event.pack_id, tuple(failed), reason)] if failed else []
-    if state.error is event.error:
-        commands += [StopPack(live.pack_id) for live in state.live if live.pack_id]
+            changes[run_id] = replace(run, status=Status.RUNNING, step=event.steps.get(run_id, run.step), reason="")
+    state = _with_runs(_without_live(state, event.pack_id), changes)
+    open_runs = [run_id for run_id in pack.run_ids if not state.runs[run_id].status.is_terminal]
+    state = _requeued(state, _groups(state, pack, open_runs, found))
+    commands: list[Command] = [KillPack(event.pack_id)]
+    if failed:
+        commands.append(RecordLoss(event.pack_id, tuple(failed), pack.run_ids, reason))
+    if found is Blame.DRIVE and state.error is None:
+        state = replace(_without_unsent(state), stopping=True, error=event.error)
+        commands += [StopPack(live.pack_id) for live in state.live_packs()]
     return _launch_or_finish(state, commands)
 
 
-def _repacked(state: State, pack: Pack) -> list[Pack]:
-    """Return the packs in which the runs of a lost pack try again: never two that go on from different steps."""
-    groups: dict[tuple[int, int], list[str]] = {}
-    for run_id in pack.run_ids:
+def _charged(run: RunState, found: Blame) -> RunState:
+    if found is Blame.OUTSIDE:
+        return replace(run, preemptions=run.preemptions + 1)
+    return replace(run, crashes=run.crashes + 1) if found in (Blame.CRASH, Blame.USER) else run
+
+
+def _groups(state: State, pack: Pack, run_ids: Iterable[str], found: Blame) -> list[Pack]:
+    """Return the packs in which runs of a lost pack try again: never two that go on from different steps."""
+    groups: dict[tuple[int, int, int], list[str]] = {}
+    for run_id in run_ids:
         run = state.runs[run_id]
-        if not run.status.is_terminal:
-            groups.setdefault((run.step, run.losses), []).append(run_id)
+        groups.setdefault((run.step, run.crashes, run.preemptions), []).append(run_id)
     packs = []
-    for (_, losses), run_ids in groups.items():
-        count = parts(len(run_ids), losses, state.retries)
-        size = -(-len(run_ids) // count)
-        chunks = (tuple(run_ids[start : start + size]) for start in range(0, len(run_ids), size))
-        packs += [replace(pack, run_ids=chunk) for chunk in chunks]
+    for (_, crashes, preemptions), members in groups.items():
+        count = parts(len(members), found, crashes, state.budgets)
+        size = -(-len(members) // count)
+        chunks = (tuple(members[start : start + size]) for start in range(0, len(members), size))
+        packs += [replace(pack, run_ids=chunk, pause_s=pause_s(found, preemptions)) for chunk in chunks]
     return packs
 
 
+def _added(state: State, event: RunsAdded) -> tuple[State, tuple[Command, ...]]:
+    new = {run_id: run for run_id, run in event.runs.items() if run_id not in state.runs}
+    packs = tuple(pack for pack in event.packs if all(run_id in new for run_id in pack.run_ids))
+    if not new:
+        return _ignored(state)
+    if sorted(run_id for pack in packs for run_id in pack.run_ids) != sorted(
+        run_id for run_id, run in new.items() if not run.status.is_terminal
+    ):
+        raise InvalidTransition(line(event), "its packs do not hold its open runs, once each", state.story)
+    left = state.waiting.planned[state.waiting.done :]
+    state = _with_runs(state, new)
+    return _launch_or_finish(replace(state, waiting=Queue((*left, *packs), 0, state.waiting.again)), [])
+
+
 def _stop(state: State) -> tuple[State, tuple[Command, ...]]:
-    # A pack whose launch was never confirmed will send no news: it counts as not launched.
-    unsent = tuple(live.pack for live in state.live if not live.pack_id)
-    sent = tuple(live for live in state.live if live.pack_id)
-    state = replace(state, stopping=True, live=sent, waiting=(*unsent, *state.waiting))
-    return _launch_or_finish(state, [StopPack(live.pack_id) for live in sent])
+    if state.stopping:
+        return _ignored(state)
+    state = replace(_without_unsent(state), stopping=True)
+    return _launch_or_finish(state, [StopPack(live.pack_id) for live in state.live_packs()])
 
 
 def _launch_or_finish(state: State, commands: list[Command]) -> tuple[State, tuple[Command, ...]]:
     """Launch the packs that fit, in their order; finish where none is live and none may follow."""
-    waiting, live = list(state.waiting), list(state.live)
-    free = state.machine.cpus - sum(it.pack.threads for it in live)
-    while not state.stopping and waiting and waiting[0].threads <= free and len(live) < state.machine.packs_at_once:
-        pack = waiting.pop(0)
-        free -= pack.threads
-        live.append(LivePack(pack))
-        commands.append(LaunchPack(pack, state.machine.device))
-    changes = {run_id: replace(state.runs[run_id], status=Status.RUNNING) for it in live for run_id in it.pack.run_ids}
-    finished = not live
-    if finished:
+    machine = state.machine
+    while not state.stopping and state.waiting and len(state.live) < machine.packs_at_once:
+        pack = state.waiting.first()
+        # With nothing live, a pack that asks for more threads than there are must not wait for ever.
+        if pack.threads > machine.cpus - state.threads and state.live:
+            break
+        if machine.cpus == 0:
+            break
+        state = replace(_with_live(state, LivePack(pack)), waiting=state.waiting.rest())
+        commands.append(LaunchPack(pack, machine.device, pack.pause_s))
+    if not state.live and (state.stopping or not state.waiting):
+        state = replace(state, finished=True)
         commands.append(Finish())
-    runs = {**state.runs, **changes} if len(live) > len(state.live) else state.runs
-    return replace(state, runs=runs, waiting=tuple(waiting), live=tuple(live), finished=finished), tuple(commands)
+    return state, tuple(commands)
 
 
-def _taken(state: State, pack_id: str, event: Event) -> tuple[LivePack, tuple[LivePack, ...]]:
-    found = [live for live in state.live if live.pack_id == pack_id]
-    if not found or not pack_id:
-        raise InvalidTransition(_line(event), "no such pack is live", state.story)
-    return found[0], tuple(live for live in state.live if live is not found[0])
+def _requeued(state: State, packs: Sequence[Pack]) -> State:
+    return replace(state, waiting=replace(state.waiting, again=(*packs, *state.waiting.again))) if packs else state
 
 
-def _line(event: Event) -> str:
-    match event:
-        case StudyOpened():
-            return f"StudyOpened with {len(event.runs)} runs in {len(event.packs)} packs"
-        case PackLaunched():
-            return f"PackLaunched {event.pack_id}"
-        case PackEnded():
-            counts = Counter(str(run.status) for run in event.outcome.runs)
-            return f"PackEnded {event.pack_id}: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-        case PackLost():
-            return f"PackLost {event.pack_id}: {type(event.error).__name__}: {event.error}"
-        case StopRequested():
-            return "StopRequested"
+def _with_runs(state: State, changes: dict[str, RunState]) -> State:
+    """Return the state with these runs changed, and the counts with them."""
+    counts = Counter(run.status for run in changes.values())
+    counts.subtract(state.runs[run_id].status for run_id in changes if run_id in state.runs)
+    changed = {status: state.tally.get(status, 0) + count for status, count in counts.items()}
+    return replace(state, runs=state.runs.update(changes), tally=state.tally.update(changed))
+
+
+def _with_live(state: State, live: LivePack) -> State:
+    pack = live.pack
+    keys = state.keys.set(live.pack_id, pack.key) if live.pack_id else state.keys
+    state = replace(state, live=state.live.set(pack.key, live), keys=keys, threads=state.threads + pack.threads)
+    return _with_runs(state, {run: replace(state.runs[run], status=Status.RUNNING) for run in pack.run_ids})
+
+
+def _without_live(state: State, pack_id: str) -> State:
+    key = state.keys[pack_id]
+    live = state.live[key]
+    state = replace(state, keys=state.keys.delete(pack_id))
+    return replace(state, live=state.live.delete(key), threads=state.threads - live.pack.threads)
+
+
+def _without_unsent(state: State) -> State:
+    """Put packs whose launch was never confirmed back: they may send no news."""
+    unsent = [live.pack for live in state.live_packs() if not live.pack_id]
+    for pack in unsent:
+        state = replace(state, live=state.live.delete(pack.key), threads=state.threads - pack.threads)
+        state = _with_runs(state, {run: replace(state.runs[run], status=Status.WAITING) for run in pack.run_ids})
+    return _requeued(state, unsent)

@@ -14,7 +14,7 @@ from jobs.identity import run_id
 from jobs.layout import PackKeys, attempt_key, parse_attempt_key
 from jobs.pack import PackOutcome, RunOutcome, get_outcome, put_outcome
 from jobs.records import Status
-from jobs.store import Store, read_manifest
+from jobs.store import Store, put_record, read_manifest
 
 _FINAL = (Status.FINISHED, Status.DIVERGED)
 
@@ -26,6 +26,7 @@ class Standing:
     attempts      how many were claimed
     step          the last step of an ended run; else the checkpoint from which it goes on, or FRESH
     reason        why it failed or diverged; else empty
+    pack_id       of the newest attempt of a run that is not done; else empty
     """
 
     run_id: str
@@ -33,6 +34,7 @@ class Standing:
     attempts: int
     step: int
     reason: str = ""
+    pack_id: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -81,7 +83,8 @@ def read_standings(store: Store, run_ids: Sequence[str]) -> dict[str, Standing]:
             standings[run] = Standing(run, Status.WAITING, 0, FRESH)
         else:
             status = said.status if said else Status.RUNNING
-            standings[run] = Standing(run, status, count, resume.step_of(run, count), said.reason if said else "")
+            step, pack_id = resume.step_of(run, count), resume.attempt(run, count).pack_id
+            standings[run] = Standing(run, status, count, step, said.reason if said else "", pack_id)
     return standings
 
 
@@ -112,6 +115,20 @@ def record_loss(store: Store, pack_id: str, failed: Sequence[str], run_ids: Sequ
             return
 
 
+def holding_pack(store: Store, run_id: str) -> str:
+    """Return the pack that holds the newest attempt of a run; raises NotFound where there is none."""
+    return get_attempt(store, run_id, _last_attempt(store, run_id)).pack_id
+
+
+def void(store: Store, pack_id: str) -> bool:
+    """Claim a launch that was given up, so that nobody begins it late; returns whether nobody had begun it."""
+    try:
+        put_record(store, PackKeys(pack_id).claim, {"void": True, "environment": {}})
+    except AlreadyExists:
+        return False
+    return True
+
+
 def find_outcome(store: Store, pack_id: str) -> PackOutcome | None:
     """Return how the pack ended if it said so."""
     try:
@@ -127,13 +144,21 @@ class _Resume:
     store: Store
     checkpoints: dict[str, list[int]]
     members: dict[tuple[str, int], frozenset[tuple[str, int]]] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
+
+    def attempt(self, run: str, number: int) -> Attempt:
+        """Return the claim of an attempt, checked; it never changes, so it is read once."""
+        if (run, number) not in self.attempts:
+            attempt = get_attempt(self.store, run, number)
+            check_spec(attempt, run)
+            self.attempts[run, number] = attempt
+        return self.attempts[run, number]
 
     def step_of(self, run: str, attempts: int) -> int:
         """Return the step of the newest checkpoint that counts for a run with that many attempts, or FRESH."""
         bound: int | None = None
         for number in range(attempts, 0, -1):
-            attempt = get_attempt(self.store, run, number)
-            check_spec(attempt, run)
+            attempt = self.attempt(run, number)
             for step in sorted(self._steps(attempt.pack_id), reverse=True):
                 if (bound is None or step <= bound) and (run, number) in self._members(attempt.pack_id, step):
                     return step

@@ -10,8 +10,8 @@ from jobs.records import Status
 from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
+from orchestrator.events import PackEnded, PackLost
 from orchestrator.packing import AssumedTiming, Machine, Timing
-from orchestrator.state import PackEnded, PackLost
 
 Verdict = Callable[[str, int], Status | BaseException | None]
 
@@ -80,6 +80,9 @@ class FakeCluster:
 
     def stop(self, pack_id: str) -> None:
         self.stopped.add(pack_id)
+
+    def kill(self, pack_id: str) -> None:
+        self.waiting = [item for item in self.waiting if item[1] != pack_id]
 
     def close(self) -> None:
         self.closed = True

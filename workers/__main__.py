@@ -16,7 +16,8 @@ def main() -> int:
     parser.add_argument("pack", help="the id of a pack whose request lies in the store")
     arguments = parser.parse_args()
     stop = threading.Event()
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
+    # Slurm announces the end of an allocation by USR2 where it is asked to (`--signal=USR2@120`).
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(signal_number, lambda *_: stop.set())
     try:
         run_pack(arguments.store, arguments.pack, stop)

@@ -37,10 +37,11 @@ class Member:
 
 @dataclass(slots=True)
 class Crew:
-    """The runs of a pack, by slot."""
+    """The runs of a pack, by slot, and the step that they have reached together."""
 
     pack_id: str
     members: list[Member] = field(default_factory=list)
+    step: int = 0
 
     @property
     def alive(self) -> list[Member]:

@@ -7,20 +7,20 @@ A pack needs the store's address and its own id, and nothing else: the request l
 
 import json
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
+from jobs.beats import Heart, Pulse
 from jobs.claims import FRESH, Attempt, attempts_of, claim
-from jobs.errors import Corrupt, EnvironmentChanged, NotFound, SeedbedError, SeedError
+from jobs.errors import Corrupt, EnvironmentChanged, LeaseLost, NotFound, SeedbedError, SeedError, StoreError
 from jobs.identity import condition_spec, run_spec
-from jobs.layout import PackKeys
+from jobs.layout import DriverKeys, PackKeys
 from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
+from jobs.process import this_process
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
 from jobs.store import Store, get_record, open_store, put_record
@@ -30,6 +30,7 @@ from workers.checkpoint import Link, Saved, checkpoints_of, join, read_slice
 from workers.crew import Crew, Member
 from workers.determinism import Environment, fingerprint, make_deterministic
 from workers.engines.packed import PackedEngine
+from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
 from workers.replay import engine_of, first_state
 from workers.saver import Saver
@@ -47,32 +48,58 @@ def run_pack(
 ) -> PackOutcome:
     """Train the pack `pack_id` of the store and return how it ended, which the store then holds too.
 
-    Raises AlreadyExists where another process carries out this launch, StudyInterrupted after `stop` was set
-    (a checkpoint is saved first), Superseded where a later attempt has taken over, SeedError where the seeds make
-    something else than was proven, EnvironmentChanged where that is to be refused, StoreError and Corrupt where the
-    store fails.
+    Raises AlreadyExists where another process carries out this launch, LeaseLost where the driver that asked for it
+    was replaced before it began, StudyInterrupted after `stop` was set (a checkpoint is saved first), Superseded where
+    a later attempt has taken over, OutOfMemory where the pack does not fit, SeedError where the seeds make something
+    else than was proven, EnvironmentChanged where that is to be refused, StoreError and Corrupt where the store fails.
     """
     store = open_store(store_url)
     keys = PackKeys(pack_id)
     request = get_request(store, pack_id)
+    crew = Crew(pack_id)
     with _logging_to(store, keys):
         try:
             make_deterministic(request.threads, len(request.runs))
             environment = fingerprint(request.device)
-            process = {"host": socket.gethostname(), "pid": os.getpid()}
-            put_record(store, keys.claim, process | {"environment": environment.facts})
-            outcome = _train(store, request, environment, stop or threading.Event(), clock)
+            _refuse_late_start(store, request)
+            put_record(store, keys.claim, this_process() | {"environment": environment.facts})
+            with _beating(store, crew), out_of_memory(request):
+                _train(store, request, environment, crew, stop or threading.Event(), clock)
+                outcome = crew.outcome()
+                put_outcome(store, outcome)
         except SeedbedError:
             log.exception("pack %s stopped", pack_id)
             raise
-        put_outcome(store, outcome)
         log.info("pack %s ended: %s", pack_id, json.dumps([str(run.status) for run in outcome.runs]))
     return outcome
 
 
+def _refuse_late_start(store: Store, request: PackRequest) -> None:
+    """Raise LeaseLost where a later driver has the study: it has launched these runs itself, or will."""
+    if request.epoch and store.exists(DriverKeys(request.study, request.epoch + 1).claim):
+        raise LeaseLost(request.study, request.epoch)
+
+
+@contextmanager
+def _beating(store: Store, crew: Crew) -> Iterator[None]:
+    """Give signs of life from a thread of its own, with the step that the crew has reached."""
+    pulse = Pulse(store, crew.pack_id)
+    try:
+        with Heart(lambda: pulse.beat({"step": crew.step})):
+            yield
+    finally:
+        with suppress(StoreError):
+            pulse.end()
+
+
 def _train(
-    store: Store, request: PackRequest, environment: Environment, stop: threading.Event, clock: Callable[[], float]
-) -> PackOutcome:
+    store: Store,
+    request: PackRequest,
+    environment: Environment,
+    crew: Crew,
+    stop: threading.Event,
+    clock: Callable[[], float],
+) -> None:
     keys, condition = PackKeys(request.pack_id), request.condition
     task = load_task(store, condition.task)
     before = {run.run_id: attempts_of(store, run.run_id) for run in request.runs}
@@ -89,7 +116,7 @@ def _train(
     else:
         parents = _begin(store, request, task, engine, streams)
         _check_proof(request, task, engine)
-    crew = _claim_runs(store, request, before, saved)
+    _claim_runs(store, request, crew, before, saved)
     origin = request.runs[0].origin
     first_step = saved[0].step if saved else origin.step if origin else 0
     # The first state of a fork is its parent's, by reference; it is a checkpoint of its own only if it was changed.
@@ -106,7 +133,6 @@ def _train(
             tally,
             stop,
         )
-    return crew.outcome()
 
 
 def _plan(request: PackRequest) -> Plan:
@@ -181,8 +207,9 @@ def _refuse_change(store: Store, saved: list[Saved], environment: Environment) -
             raise EnvironmentChanged(part.slice.run_id, part.step, environment.differences(before))
 
 
-def _claim_runs(store: Store, request: PackRequest, before: dict[str, list[Attempt]], saved: list[Saved]) -> Crew:
-    crew = Crew(request.pack_id)
+def _claim_runs(
+    store: Store, request: PackRequest, crew: Crew, before: dict[str, list[Attempt]], saved: list[Saved]
+) -> None:
     spec = condition_spec(request.condition)
     for slot, run in enumerate(request.runs):
         resumed = (saved[slot].step, saved[slot].pack_id) if saved else (FRESH, "")
@@ -191,7 +218,6 @@ def _claim_runs(store: Store, request: PackRequest, before: dict[str, list[Attem
         own = run_spec(spec, run.seeds.seeds(), run.origin)
         attempt = claim(store, run.run_id, request.pack_id, resumed, own, after=last)
         crew.members.append(Member(slot, attempt, step=max(resumed[0], 0)))
-    return crew
 
 
 @contextmanager

@@ -88,6 +88,7 @@ def train(
             break
         engine.train_step(step, inputs, targets)
         step += 1
+        crew.step = step
         _let_diverged_leave(crew, engine, step)
         tally.add(engine)
         if step in plan.probes:

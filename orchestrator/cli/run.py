@@ -1,33 +1,35 @@
 """`seedbed run`: train what the store does not hold yet, and show what it found."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
 import typer
-from rich.live import Live
 
+from jobs.errors import LeaseLost
 from jobs.layout import PackKeys
 from jobs.records import Status
 from jobs.store import open_store
+from jobs.study import Study
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
 from orchestrator.cli.report import report_folder
-from orchestrator.cli.show import console, print_json, print_summary, progress_line, progress_table
+from orchestrator.cli.show import console, print_json, print_summary
+from orchestrator.cli.watching import Show, Watching, say, showing
 from orchestrator.clusters import Cluster
 from orchestrator.declared import register
 from orchestrator.library import Library
 from orchestrator.progress import Watch
-from orchestrator.scheduler import drive
+from orchestrator.scheduler import drive_under
 from orchestrator.state import State
 from orchestrator.summary import StudySummary
+from orchestrator.tenure import tenure
 from orchestrator.text import duration
 
-_LINE_EVERY_S = 10.0
 _MOST_FAILURES = 5
 
 
@@ -43,6 +45,9 @@ def command(
     store: StoreFolder = DEFAULT_STORE,
     cluster: Annotated[ClusterKind, typer.Option(help="An embedded Ray, or this process.")] = ClusterKind.RAY,
     cpus: Cpus = 0,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Take the study from a driver that is stuck, without waiting for it.")
+    ] = False,
     strict_environment: Annotated[
         bool, typer.Option("--strict-environment", help="Refuse to go on from checkpoints of another environment.")
     ] = False,
@@ -52,7 +57,8 @@ def command(
     """Train every run of a study that the store does not hold yet.
 
     The same command goes on after a crash or Ctrl-C, and trains nothing new when all is there. Failed runs are tried
-    again. At the end: a table per condition, figures, and one HTML page.
+    again. Where another process drives the study, this one watches, and goes on if that one dies. At the end: a table
+    per condition, figures, and one HTML page.
 
     [bold]Example:[/bold] seedbed run study.yaml --store results
     """
@@ -60,11 +66,9 @@ def command(
     library = Library(open_store(store, create=True))
     register(library.store, checked, file)
     began = time.monotonic()
-    with (
-        _showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show,
-        closing(_cluster(cluster, cpus)) as place,
-    ):
-        state = drive(checked, library.store, place, show, strict=strict_environment)
+    with showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show:
+        place = partial(_cluster, cluster, cpus)
+        state = _drive(checked, library, place, show, takeover=takeover, strict=strict_environment)
     tables = library.collect(checked.name)
     summary = library.summary(checked.name)
     folder = None if no_report else report_folder(store, checked.name)
@@ -82,6 +86,28 @@ def command(
         raise typer.Exit(1)
 
 
+def _drive(
+    study: Study, library: Library, cluster: Callable[[], Cluster], show: Show, *, takeover: bool, strict: bool
+) -> State:
+    """Drive the study as soon as nobody else does, and watch until then; returns the state at the end."""
+    while True:
+        watching = Watching(show)
+        try:
+            with (
+                tenure(library.store, study.name, time.monotonic, watching=watching, takeover=takeover) as lease,
+                closing(cluster()) as place,
+            ):
+                watching.end()
+
+                def changed(state: State) -> None:
+                    show(state.finished)
+
+                return drive_under(lease, study, library.store, place, changed, strict=strict)
+        except LeaseLost as error:
+            say(f"{error}; this process watches")
+            takeover = False
+
+
 def _cluster(kind: ClusterKind, cpus: int) -> Cluster:
     if kind is ClusterKind.INLINE:
         from orchestrator.clusters.inline import InlineCluster
@@ -90,33 +116,6 @@ def _cluster(kind: ClusterKind, cpus: int) -> Cluster:
     from orchestrator.clusters.ray import RayCluster
 
     return RayCluster(cpus)
-
-
-@contextmanager
-def _showing(watch: Watch, *, quiet: bool) -> Iterator[Callable[[State], None]]:
-    """Yield what shows progress: a live table on a terminal, a line now and then elsewhere."""
-    if quiet:
-        yield lambda _: None
-    elif sys.stdout.isatty():
-        with Live(console=console, auto_refresh=False, transient=True) as live:
-
-            def redraw(state: State) -> None:
-                snapshot = watch.look(at_once=state.finished)
-                if snapshot:
-                    live.update(progress_table(snapshot), refresh=True)
-
-            yield redraw
-    else:
-        last = [float("-inf")]
-
-        def write(state: State) -> None:
-            if time.monotonic() - last[0] >= _LINE_EVERY_S or state.finished:
-                last[0] = time.monotonic()
-                snapshot = watch.look(at_once=True)
-                if snapshot:
-                    console.print(progress_line(snapshot), highlight=False, markup=False)
-
-        yield write
 
 
 def _say_failures(attempts: pa.Table, state: State, store: str) -> None:

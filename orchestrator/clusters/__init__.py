@@ -10,8 +10,8 @@ from typing import Protocol
 
 from jobs.pack import PackRun, SeedProof
 from jobs.spec import Condition
+from orchestrator.events import PackEnded, PackLost
 from orchestrator.packing import Machine, Timing
-from orchestrator.state import PackEnded, PackLost
 
 News = PackEnded | PackLost
 
@@ -41,11 +41,15 @@ class Cluster(Protocol):
     def poll(self, timeout_s: float) -> list[News]:
         """Return what became of packs since the last call, waiting up to `timeout_s` for the first news.
 
-        Every launched pack is in the news exactly once: ended with an outcome, or lost with an error.
+        Every pack that was launched and not killed is in the news: ended with an outcome, or lost with an error. A
+        cluster that loses news, or tells them twice, does no harm.
         """
 
     def stop(self, pack_id: str) -> None:
         """Ask a pack to save a checkpoint and end; it will be in the news as lost by StudyInterrupted."""
+
+    def kill(self, pack_id: str) -> None:
+        """End what is left of a pack that was given up; nothing happens where nothing is. It makes no news."""
 
     def close(self) -> None:
         """End whatever is still there, at once; calling it twice does no harm."""

@@ -15,8 +15,8 @@ from jobs.pack import PackOutcome, PackRun, SeedProof
 from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
+from orchestrator.events import PackEnded, PackLost
 from orchestrator.packing import Machine, Timing
-from orchestrator.state import PackEnded, PackLost
 
 Work = Callable[[str, str, threading.Event], PackOutcome]
 
@@ -64,6 +64,7 @@ class InlineCluster:
         self._executor = ThreadPoolExecutor(1, "pack")
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._stops: dict[str, threading.Event] = {}
+        self._killed: set[str] = set()
 
     def machine(self) -> Machine:
         """Return this machine's CPUs, for one pack at a time."""
@@ -108,11 +109,17 @@ class InlineCluster:
             pass
         for item in news:
             self._stops.pop(item.pack_id, None)
-        return news
+        return [item for item in news if item.pack_id not in self._killed]
 
     def stop(self, pack_id: str) -> None:
         """Let the pack end after its current step."""
         if pack_id in self._stops:
+            self._stops[pack_id].set()
+
+    def kill(self, pack_id: str) -> None:
+        """Let the pack end after its current step: a thread cannot be killed. Its news are dropped."""
+        if pack_id in self._stops:
+            self._killed.add(pack_id)
             self._stops[pack_id].set()
 
     def close(self) -> None:

@@ -19,8 +19,8 @@ from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
 from orchestrator.clusters.inline import available_cpus, measure_here, prove_here
+from orchestrator.events import PackEnded, PackLost
 from orchestrator.packing import Machine, Timing
-from orchestrator.state import PackEnded, PackLost
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STOP_GRACE_S = 20.0
@@ -141,6 +141,12 @@ class RayCluster:
         """Tell the pack's actor to stop."""
         if pack_id in self._live:
             self._live[pack_id].actor.stop.remote()
+
+    def kill(self, pack_id: str) -> None:
+        """Kill the pack's process, where it can still be reached."""
+        live = self._live.pop(pack_id, None)
+        if live is not None:
+            self._ray.kill(live.actor)
 
     def close(self) -> None:
         """Stop every pack, wait a little for their checkpoints, and shut Ray down."""

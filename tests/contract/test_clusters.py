@@ -20,8 +20,8 @@ from orchestrator.clusters.inline import InlineCluster
 from orchestrator.clusters.ray import RayCluster
 from orchestrator.collector import Collector
 from orchestrator.declared import declare, register
+from orchestrator.events import PackEnded, PackLost
 from orchestrator.scheduler import drive
-from orchestrator.state import PackEnded, PackLost
 from tests.fakes import FakeCluster
 from tests.orchestrator.conftest import STUDY
 

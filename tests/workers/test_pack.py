@@ -10,16 +10,28 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+import torch
 
+from jobs.beats import newest_beats
 from jobs.claims import attempts_of
-from jobs.errors import AlreadyExists, Corrupt, SpecMismatch, StoreFull, StudyInterrupted, Superseded
-from jobs.layout import PackKeys, attempt_key
-from jobs.pack import get_outcome
+from jobs.errors import (
+    AlreadyExists,
+    Corrupt,
+    LeaseLost,
+    OutOfMemory,
+    SpecMismatch,
+    StoreFull,
+    StudyInterrupted,
+    Superseded,
+)
+from jobs.layout import DriverKeys, PackKeys, attempt_key
+from jobs.pack import get_outcome, get_request, put_request
 from jobs.records import Status
 from jobs.store import LocalStore, put_record
 from jobs.study import Study
 from tests.workers.conftest import Pack, put_sources
 from workers import batches
+from workers.memory import is_out_of_memory
 from workers.pack import run_pack
 
 MakeStudy = Callable[..., Study]
@@ -285,3 +297,43 @@ def test_the_kernels_refusal_of_a_write_is_the_stores_error_whoever_writes(
     command = [sys.executable, "-c", _LIMITED, store.url, pack_id, str(most_bytes)]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert f"StoreError | packs/{pack_id}/{kind}/" in said.stdout, said.stderr
+
+
+def test_a_pack_beats_while_it_trains_and_leaves_no_beat(store: LocalStore, pack: Pack, study: MakeStudy) -> None:
+    pack_id = pack.request(list(study().runs))
+    seen: list[dict[str, int]] = []
+
+    class Look(StopAt):
+        def is_set(self) -> bool:
+            while not seen or pack_id not in seen[-1]:
+                seen.append(newest_beats(store))
+            return False
+
+    run_pack(store.url, pack_id, Look(0))
+    assert seen[-1][pack_id] >= 1
+    assert newest_beats(store) == {}
+
+
+def test_a_request_of_a_driver_that_was_replaced_is_void_unless_it_was_begun(
+    store: LocalStore, pack: Pack, study: MakeStudy
+) -> None:
+    asked = get_request(store, pack.request(list(study().runs)))
+    late = asked.model_copy(update={"pack_id": "late.0001", "study": "tiny", "epoch": 3})
+    put_request(store, late)
+    put_record(store, DriverKeys("tiny", 4).claim, {})
+    with pytest.raises(LeaseLost, match="driver 3 was replaced"):
+        run_pack(store.url, "late.0001")
+    assert not store.exists(PackKeys("late.0001").claim)
+    assert attempts_of(store, asked.runs[0].run_id) == []
+
+
+def test_a_pack_that_does_not_fit_says_so(
+    store: LocalStore, pack: Pack, study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(*_: object) -> None:
+        torch.empty(1 << 60)  # the allocator's own words, whatever they are in this version
+
+    monkeypatch.setattr("workers.pack._restore", allocate)
+    with pytest.raises(OutOfMemory, match="4 runs do not fit on cpu"):
+        run_pack(store.url, pack.request(list(study().runs)))
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))

@@ -1,0 +1,142 @@
+"""One driver at a time: numbered epochs, claimed by put-if-absent, kept by beats, and no clock compared.
+
+Whoever puts the next number has the study, and whoever finds a higher number than its own has lost it. A driver
+beats at least every BEAT_S seconds; one whose beats have not changed for LEASE_S seconds of the watcher's own clock
+has lapsed, and its successor claims the next number. A driver that was only slow finds that number before its next
+launch, and leaves. What it launched in between is void (`workers/pack.py`), and its rows are counted by the same rule
+as everybody's (`claims.py`): the lease saves work, the fences keep the truth.
+
+Not here: signs of life of packs (`beats.py`).
+"""
+
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.beats import Clock
+from jobs.errors import AlreadyExists, LeaseLost, NotFound
+from jobs.layout import DriverKeys, parse_driver_key
+from jobs.process import is_surely_dead, this_process
+from jobs.store import Store, get_record, put_record
+
+LEASE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the store says of a study's newest driver.
+
+    epoch     its number; 0 where there never was one
+    beat      the number of its newest beat
+    released  whether it has left by itself
+    """
+
+    epoch: int
+    beat: int
+    released: bool
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to drive a study, for as long as no later epoch is there."""
+
+    store: Store
+    study: str
+    epoch: int
+    _number: int = 0
+
+    @property
+    def keys(self) -> DriverKeys:
+        """Return the keys of this epoch."""
+        return DriverKeys(self.study, self.epoch)
+
+    def check(self) -> None:
+        """Raise LeaseLost where a later driver has the study."""
+        if self.store.exists(DriverKeys(self.study, self.epoch + 1).claim):
+            raise LeaseLost(self.study, self.epoch)
+
+    def beat(self) -> None:
+        """Give a sign of life; raises LeaseLost, or what the store raises, and may be called again."""
+        self.check()
+        number = self._number + 1
+        with suppress(AlreadyExists):  # the reply to an earlier try was lost
+            put_record(self.store, self.keys.beat(number), {})
+        self._number = number
+        self.store.delete(self.keys.beat(number - 1))
+
+    def release(self) -> None:
+        """Leave the study, so that the next driver need not wait; may be called again."""
+        try:
+            put_record(self.store, self.keys.released, {})
+        except AlreadyExists:
+            return
+        self.store.delete(self.keys.beat(self._number))
+
+
+def sight(store: Store, study: str) -> Sight:
+    """Return what the store says of the study's newest driver."""
+    epoch, beat, released = 0, 0, False
+    for key in store.keys(f"drivers/{study}."):
+        found = parse_driver_key(key)
+        if found is None or found[0] != study or found[1] < epoch:
+            continue
+        if found[1] > epoch:
+            epoch, beat, released = found[1], 0, False
+        if found[2] == "released.json":
+            released = True
+        elif found[2].endswith(".beat"):
+            beat = max(beat, int(found[2].removesuffix(".beat")))
+    return Sight(epoch, beat, released)
+
+
+def holder(store: Store, study: str, epoch: int) -> Mapping[str, Any]:
+    """Return who claimed an epoch: host, pid and what else names the process; empty where nobody did."""
+    try:
+        return dict(get_record(store, DriverKeys(study, epoch).claim)["holder"])
+    except NotFound:
+        return {}
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One who wants to drive a study, and watches its driver until it may.
+
+    holder  how this process names itself in the store
+    """
+
+    store: Store
+    study: str
+    clock: Clock
+    holder: Mapping[str, Any] = field(default_factory=lambda: _this_driver())
+    _seen: tuple[Sight, float] | None = None
+
+    def attempt(self, *, takeover: bool = False) -> Lease | None:
+        """Return the lease if the study has no driver, or it has left, is dead or has lapsed; else None.
+
+        With `takeover`, the study is taken from whoever has it.
+        """
+        seen, now = sight(self.store, self.study), self.clock()
+        if self._seen is None or self._seen[0] != seen:
+            self._seen = seen, now
+        before = holder(self.store, self.study, seen.epoch)
+        if before == self.holder and not seen.released:  # the reply to an earlier try was lost
+            return Lease(self.store, self.study, seen.epoch, seen.beat)
+        free = not before or seen.released or now - self._seen[1] > LEASE_S or is_surely_dead(before)
+        return self._claim(seen) if takeover or free else None
+
+    def _claim(self, seen: Sight) -> Lease | None:
+        keys = DriverKeys(self.study, seen.epoch + 1)
+        try:
+            put_record(self.store, keys.claim, {"study": self.study, "epoch": keys.epoch, "holder": dict(self.holder)})
+        except AlreadyExists:
+            return None
+        if seen.beat:
+            self.store.delete(DriverKeys(self.study, seen.epoch).beat(seen.beat))
+        return Lease(self.store, self.study, keys.epoch)
+
+
+def _this_driver() -> Mapping[str, Any]:
+    # One process may drive one study twice, so its names alone do not tell two claims apart.
+    return this_process() | {"nonce": secrets.token_hex(8)}

@@ -1,0 +1,114 @@
+"""What a drive needs before its first pack: what is left to train, how long it takes, which packs, and which train on.
+
+Everything is read from the store, so that a new head begins where the last one stood: a pack that beats is taken
+over as it is, and its runs are not launched again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jobs.beats import newest_beats
+from jobs.errors import Corrupt, NotFound
+from jobs.layout import PackKeys
+from jobs.pack import SeedDigests, get_request
+from jobs.process import is_surely_dead
+from jobs.records import Status
+from jobs.store import Store, get_record
+from jobs.study import Study
+from orchestrator.clusters import Cluster
+from orchestrator.events import LivePack, RunState, StudyOpened
+from orchestrator.packing import Machine, Pack, Timing, Todo, assumed_timings, most_threads, pack_runs
+from orchestrator.policy import Budgets
+from orchestrator.seed_audit import prove_study
+from orchestrator.store_state import Standing, read_standings
+
+_CALIBRATED_FROM = 20_000  # run-steps of a condition; below, measuring costs more than it saves
+_CALIBRATION_S = 0.1  # for each pack width and number of threads
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The first event of a drive, and the proofs of seeds that go into the requests of its packs."""
+
+    opening: StudyOpened
+    proofs: Mapping[str, SeedDigests]
+
+
+def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) -> Prepared:
+    """Return where a drive of the study begins.
+
+    The seeds of all runs are proven first. Raises SeedError, SpecMismatch, and what store and cluster raise.
+    """
+    machine = cluster.machine()
+    standings = read_standings(store, [run.id for run in study.runs])
+    live = live_packs(study, store, standings)
+    taken = {run_id for it in live for run_id in it.pack.run_ids}
+    todo = [run for run in todo_of(study, standings) if run.run_id not in taken]
+    proofs = prove_study(study, store, cluster, frozenset(run.run_id for run in todo)) if todo else {}
+    timings = _timings(study, store, cluster, machine, todo, calibrate=calibrate)
+    execution = study.settings.execution
+    packs = pack_runs(todo, timings, execution.pack_width, machine)
+    runs = {run_id: _run_state(standing) for run_id, standing in standings.items()}
+    return Prepared(StudyOpened(runs, packs, machine, Budgets(execution.retries), tuple(live)), proofs)
+
+
+def todo_of(study: Study, standings: Mapping[str, Standing]) -> list[Todo]:
+    """Return the runs that are to be trained, in the order of the study."""
+    found = []
+    for run in study.runs:
+        standing = standings[run.id]
+        if not standing.is_done:
+            left = run.point.condition.training.steps - max(standing.step, run.point.first_step)
+            found.append(Todo(run.id, run.point.id, standing.step, left))
+    return found
+
+
+def live_packs(study: Study, store: Store, standings: Mapping[str, Standing]) -> list[LivePack]:
+    """Return the packs that train on without a head: they have a beat, and no process that is surely dead.
+
+    A pack counts for those of its runs that no later attempt holds. Whether it goes on beating is for the driver
+    to see.
+    """
+    beats = newest_beats(store)
+    conditions = {run.id: run.point.id for run in study.runs}
+    members: dict[str, list[str]] = {}
+    for standing in standings.values():
+        if standing.status is Status.RUNNING and standing.pack_id in beats:
+            members.setdefault(standing.pack_id, []).append(standing.run_id)
+    found = []
+    for pack_id, run_ids in sorted(members.items()):
+        try:
+            request = get_request(store, pack_id)
+            if is_surely_dead(get_record(store, PackKeys(pack_id).claim)):
+                continue
+        except (NotFound, Corrupt):
+            continue
+        pack = Pack(conditions[run_ids[0]], tuple(run_ids), request.threads, seconds=0.0)
+        found.append(LivePack(pack, pack_id))
+    return found
+
+
+def _timings(
+    study: Study, store: Store, cluster: Cluster, machine: Machine, todo: Sequence[Todo], *, calibrate: bool
+) -> dict[str, Sequence[Timing]]:
+    """Return the timings of each condition that is to be trained: measured where that pays, else assumed."""
+    work: dict[str, list[int]] = {}
+    for run in todo:
+        work.setdefault(run.condition_id, []).append(run.steps_left)
+    measured = calibrate and study.settings.execution.pack_width == "calibrated"
+    threads = tuple(sorted({1, most_threads(machine.cpus)}))
+    points = {point.id: point for point in study.points}
+    found: dict[str, Sequence[Timing]] = {}
+    for condition_id, steps in work.items():
+        condition = points[condition_id].condition
+        if measured and sum(steps) >= _CALIBRATED_FROM:
+            found[condition_id] = cluster.calibrate(store.url, condition, len(steps), threads, _CALIBRATION_S)
+        else:
+            found[condition_id] = assumed_timings(condition, machine)
+    return found
+
+
+def _run_state(standing: Standing) -> RunState:
+    if standing.is_done:
+        return RunState(standing.status, standing.step, reason=standing.reason)
+    return RunState(Status.WAITING, standing.step)
