@@ -2,6 +2,7 @@
 
     SeedbedError
     ├── StudyError            a study file, or what it asks for, is wrong: every fault at once
+    │   └── ImportRefused     a table from elsewhere, or the mapping of its columns, is wrong
     ├── TaskError             a task raised, or returned what no task may return
     ├── StoreError
     │   ├── AlreadyExists     put-if-absent lost: somebody else holds this key
@@ -62,6 +63,15 @@ class StudyError(SeedbedError):
         count = len(self.faults)
         head = "1 fault" if count == 1 else f"{count} faults"
         return "\n".join([f"{head} in the study; nothing was trained.", *(f"  {f}" for f in self.faults)])
+
+
+class ImportRefused(StudyError):
+    """A table that cannot be imported as it was mapped; holds every fault that was found. Nothing was stored."""
+
+    def __str__(self) -> str:
+        count = len(self.faults)
+        head = "1 fault" if count == 1 else f"{count} faults"
+        return "\n".join([f"{head} in the import; nothing was stored.", *(f"  {f}" for f in self.faults)])
 
 
 class TaskError(SeedbedError):

@@ -45,6 +45,7 @@ class Declared:
 
     scale  the factor on the x axis; empty where none is
     tasks  the `code` of each user's own task
+    imported  the digest of an import, for runs that were trained elsewhere; else empty
     """
 
     name: str
@@ -58,6 +59,7 @@ class Declared:
     conditions: tuple[DeclaredCondition, ...]
     runs: tuple[DeclaredRun, ...]
     tasks: tuple[str, ...] = ()
+    imported: str = ""
 
 
 def register(store: Store, study: Study, file: str) -> Declared:
@@ -69,13 +71,22 @@ def register(store: Store, study: Study, file: str) -> Declared:
     _check_parents(store, study, file)
     for code, source in study.task_sources.items():
         _put_source(store, task_key(code), source.encode())
-    body = _body(study, file)
-    revision = _newest(store, study.name)
-    if revision == 0 or get_record(store, study_key(study.name, revision)) != body:
+    return _put_body(store, _body(study, file))
+
+
+def register_imported(store: Store, body: dict[str, Any]) -> Declared:
+    """Put the study of an import into the store, if it differs from the newest revision; returns what is there now."""
+    return _put_body(store, body)
+
+
+def _put_body(store: Store, body: dict[str, Any]) -> Declared:
+    name = body["study"]
+    revision = _newest(store, name)
+    if revision == 0 or get_record(store, study_key(name, revision)) != body:
         while True:
             revision += 1
             try:
-                put_record(store, study_key(study.name, revision), body)
+                put_record(store, study_key(name, revision), body)
                 break
             except AlreadyExists:
                 continue
@@ -161,6 +172,7 @@ def _declared(body: dict[str, Any], revision: int) -> Declared:
         success=SuccessRule.model_validate(body["success"]),
         conditions=conditions,
         runs=tuple(DeclaredRun(run[0], conditions[run[1]], Seeds(*run[2:6]), _origin(run[6:])) for run in body["runs"]),
+        imported=body.get("imported", ""),
     )
 
 

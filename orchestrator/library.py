@@ -13,6 +13,7 @@ from jobs.store import Store
 from orchestrator import declared
 from orchestrator.collector import Collector, Tables
 from orchestrator.declared import Declared
+from orchestrator.imports.stored import imported_tables
 from orchestrator.query import sql
 from orchestrator.summary import StudySummary, summarise
 from orchestrator.tables import commit_tables
@@ -47,6 +48,8 @@ class Library:
     def tables(self, name: str) -> Tables:
         """Return the tables of a study as the store stands now."""
         study = self.declared(name)
+        if study.imported:
+            return imported_tables(self.store, study)
         collector = self._collectors.get(name)
         if collector is None or collector.declared != study:
             collector = self._collectors[name] = Collector(self.store, study)

@@ -1,0 +1,1 @@
+"""Runs that were trained elsewhere: tables and logs become studies like any other."""
