@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-bitwise check format bench clean
+.PHONY: help setup demo test test-all test-bitwise calibration check format bench clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -32,6 +32,9 @@ test-all: setup  ## run all tests, the slow ones too
 
 test-bitwise: setup  ## every kill point, every damaged file, the whole matrix of packs: whole, not in part
 	$(BIN)/python -m pytest -n 2 --full tests/bitwise tests/workers/test_engine.py tests/workers/test_pack.py tests/orchestrator/test_verify.py
+
+calibration: setup  ## every cell of coverage at 2,000 repetitions (CI tries 500); takes an hour
+	$(BIN)/python -m pytest -n 2 --full tests/calibration
 
 check: setup  ## lint, types, layers
 	$(BIN)/ruff check .
