@@ -1,53 +1,25 @@
-"""The figures of a study: P(success) against scale, the final score of every seed, every training curve.
+"""The three figures of the report: P(success) against scale, the final score of every seed, every training curve.
 
-Each figure says how many runs it shows of how many, and the digest of their cohort. Colours are those of Okabe &
-Ito (2008), told apart by the colour-blind; equal summaries give equal files.
+Each figure says how many runs it shows of how many, and the digest of their cohort.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from jobs.identity import cohort_digest
+from orchestrator.estimates.estimate import Cohort
+from orchestrator.plots.style import BLUE, GREY, ORANGE, footnote, jitter, short, span, write
 from orchestrator.summary import ConditionSummary, StudySummary
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PER_ROW = 4
 _MOST_PANELS = 24
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.labelcolor": "#222222",
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a `$` in a name is a `$`
-    "svg.hashsalt": "seedbed",
-    "svg.fonttype": "path",
-}
-
-
-@contextmanager
-def house_style() -> Iterator[None]:
-    """Set the style of the figures for a while."""
-    with mpl.rc_context(_STYLE):
-        yield
 
 
 def success_against_scale(summary: StudySummary) -> Figure:
@@ -83,7 +55,7 @@ def final_scores(summary: StudySummary) -> Figure:
     """Return the last score of every seed: a strip and a histogram for each condition, and what the mean says."""
     shown = summary.conditions[:_MOST_PANELS]
     figure, panels = _panels(len(shown), height=2.9)
-    low, high = _range([c.scores for c in shown])
+    low, high = span([c.scores for c in shown])
     edges = np.linspace(low, high, 21)
     for index, (axes, condition) in enumerate(zip(panels, shown, strict=True)):
         scores, good = condition.scores, condition.scores >= summary.rule.threshold
@@ -92,7 +64,7 @@ def final_scores(summary: StudySummary) -> Figure:
             share = counts / max(len(scores), 1)
             axes.barh(edges[:-1], share, height=np.diff(edges), align="edge", color=colour, alpha=0.3, linewidth=0)
             axes.plot(
-                1.12 + 0.3 * _jitter(len(scores))[chosen], scores[chosen], "o", color=colour, ms=3, alpha=0.75, mew=0
+                1.12 + 0.3 * jitter(len(scores))[chosen], scores[chosen], "o", color=colour, ms=3, alpha=0.75, mew=0
             )
         if len(scores):
             axes.axhline(scores.mean(), color=GREY, linestyle="--", linewidth=1)
@@ -100,7 +72,7 @@ def final_scores(summary: StudySummary) -> Figure:
         axes.axhline(summary.rule.threshold, color="#bbbbbb", linewidth=0.8)
         axes.set(xlim=(0, 1.5), ylim=(low, high))
         axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
-        axes.set_title(f"{_short(condition.condition.label)}  (n = {len(scores)} of {condition.launched})")
+        axes.set_title(f"{short(condition.condition.label)}  (n = {len(scores)} of {condition.launched})")
         axes.set_xlabel("share of seeds  |  each seed")
         if index % _PER_ROW == 0:
             axes.set_ylabel(f"{summary.rule.metric} at the last step")
@@ -112,11 +84,11 @@ def training_curves(summary: StudySummary) -> Figure:
     """Return every seed's curve, thin, over the fan of quantiles (5, 25, 50, 75, 95 %) for each condition."""
     shown = summary.conditions[:_MOST_PANELS]
     figure, panels = _panels(len(shown), height=2.7)
-    low, high = _range([c.curves.values for c in shown])
+    low, high = span([c.curves.values for c in shown])
     for index, (axes, condition) in enumerate(zip(panels, shown, strict=True)):
         _fan(axes, condition, summary.rule.threshold)
         axes.set_ylim(low, high)
-        axes.set_title(f"{_short(condition.condition.label)}  ({_measured(condition)})")
+        axes.set_title(f"{short(condition.condition.label)}  ({_measured(condition)})")
         axes.set_xlabel("step")
         if index % _PER_ROW == 0:
             axes.set_ylabel(summary.rule.metric)
@@ -144,12 +116,7 @@ def _fan(axes: Axes, condition: ConditionSummary, threshold: float) -> None:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write the figure as PNG and SVG beside each other; returns both paths. Equal figures give equal bytes."""
-    FigureCanvasAgg(figure)
-    paths = [stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")]
-    with house_style():
-        figure.savefig(paths[0], dpi=160, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": "Seedbed"})
-    return paths
+    return [write(figure, stem.with_name(f"{stem.name}.{ending}")) for ending in ("png", "svg")]
 
 
 FIGURES = {
@@ -164,7 +131,7 @@ def _positions(summary: StudySummary) -> tuple[np.ndarray[Any, Any], list[str], 
     values = [condition.condition.factors.get(summary.scale) for condition in summary.conditions]
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(values) or len(set(numbers)) < len(values) or len(values) < 2:
-        labels = [_short(condition.condition.label) for condition in summary.conditions]
+        labels = [short(condition.condition.label) for condition in summary.conditions]
         return np.arange(len(values), dtype=float), labels, False
     is_log = min(numbers) > 0 and max(numbers) / min(numbers) >= 4
     return np.array(numbers, float), [f"{value:g}" for value in numbers], is_log
@@ -193,22 +160,6 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, panels[:count]
 
 
-def _range(values: Sequence[Any]) -> tuple[float, float]:
-    """Return the y range that shows all values; exactly [0, 1], with a margin, for proportions."""
-    seen = np.concatenate([np.ravel(v) for v in values]) if values else np.array([])
-    seen = seen[np.isfinite(seen)]
-    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    margin = 0.04 * (high - low or 1.0)
-    return low - margin, high + margin
-
-
-def _jitter(count: int) -> np.ndarray[Any, Any]:
-    """Return offsets in [0, 1) that look random and are the same every time: the golden-ratio sequence."""
-    return np.arange(1, count + 1) * 0.6180339887498949 % 1.0
-
-
 def _measured(condition: ConditionSummary) -> str:
     measured = condition.curves.measured
     if not len(measured):
@@ -217,15 +168,8 @@ def _measured(condition: ConditionSummary) -> str:
     return f"n = {first} of {condition.launched}" + (f", {last} at the end" if last < first else "")
 
 
-def _short(label: str, most: int = 34) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"
-
-
 def _footnote(figure: Figure, summary: StudySummary, text: str) -> None:
-    launched = sum(condition.launched for condition in summary.conditions)
-    known = sum(c.success.cohort.finished + c.success.cohort.diverged for c in summary.conditions)
-    digest = cohort_digest([condition.success.cohort.digest for condition in summary.conditions])[:8]
     left_out = len(summary.conditions) - _MOST_PANELS
     more = f"; {left_out} more conditions not drawn" if left_out > 0 else ""
-    note = f"{summary.name}: {known} of {launched} runs ended; cohort {digest}; {text}{more}"
-    figure.supxlabel(note, fontsize=6.8, color=GREY, x=0.01, ha="left")
+    cohort = Cohort.pooled([condition.success.cohort for condition in summary.conditions])
+    footnote(figure, summary.name, cohort, text + more)

@@ -1,0 +1,333 @@
+"""Whole figures of a study by name: each computes its estimates, draws its panels, and says n and cohort below.
+
+An estimate that cannot be had from the study (one scale, no second mode, no varied data seed) is a QueryError that
+says so, and no figure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from jobs.errors import QueryError
+from orchestrator.estimates.clusters import clusters
+from orchestrator.estimates.distribution_law import distribution_law
+from orchestrator.estimates.emergence import change_of_mean
+from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.firth import Counts
+from orchestrator.estimates.hidden_states import Padded, standardise
+from orchestrator.estimates.onset import onsets
+from orchestrator.estimates.prediction import FEWEST, predict
+from orchestrator.estimates.state_choice import choose_states
+from orchestrator.estimates.success_over_scale import eta_interval, success_over_scale
+from orchestrator.estimates.training_map import training_map
+from orchestrator.estimates.turnbull import turnbull
+from orchestrator.estimates.variance import crossed
+from orchestrator.plots import by_scale, of_chance, of_onsets, over_steps
+from orchestrator.plots.question import Question, generator_of
+from orchestrator.plots.style import footnote, new_figure, short
+from orchestrator.summary import ConditionSummary
+
+Floats = NDArray[np.float64]
+_MOST_PANELS = 12
+_PER_ROW = 4
+_PLACES = 101  # on the axis of scale
+_PAST = 2.0  # how far laws are drawn past the largest scale
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A figure: its name, what it shows in one line, and what draws it."""
+
+    name: str
+    shows: str
+    draw: Callable[[Question], Figure]
+
+
+def fan(question: Question) -> Figure:
+    """Return the quantile fan of each condition."""
+    summary = question.summary()
+    figure, panels = _panels(summary.conditions, 3.1)
+    for axes, condition in zip(panels, summary.conditions, strict=False):
+        curves = condition.curves
+        over_steps.quantile_fan(axes, curves.steps, curves.values, question.metric, summary.rule.threshold)
+        axes.set_title(short(condition.condition.label), pad=24)
+    if panels and panels[0].get_legend_handles_labels()[1]:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+    _say(figure, question, summary.conditions, "quantiles over runs; strip: n measured at each step")
+    return figure
+
+
+def ridges(question: Question) -> Figure:
+    """Return the distribution of the metric at every probe, for each condition."""
+    summary = question.summary()
+    figure, panels = _panels(summary.conditions, 3.6, widest=3, width=3.4)
+    for axes, condition in zip(panels, summary.conditions, strict=False):
+        over_steps.ridgeline(axes, condition.curves.steps, condition.curves.values, question.metric)
+        axes.set_title(short(condition.condition.label))
+    _say(figure, question, summary.conditions, "histograms over runs, heights to one scale in each panel")
+    return figure
+
+
+def scores(question: Question) -> Figure:
+    """Return every seed's last score and its histogram, condition by condition."""
+    summary = question.summary()
+    figure = new_figure(max(4.2, 1.15 * len(summary.conditions) + 1.2), 4.0)
+    values = [condition.scores for condition in summary.conditions]
+    labels = [condition.condition.label for condition in summary.conditions]
+    name = question.scale or "condition"
+    if question.scale and all(set(c.condition.factors) == {name} for c in summary.conditions):
+        labels = [f"{c.condition.factors[name]}" for c in summary.conditions]
+    by_scale.strip_and_histogram(
+        figure.add_subplot(), labels, values, summary.rule.threshold, f"{question.metric} at the last step", name
+    )
+    text = f"orange: at or above {summary.rule.threshold:g}; bars: share of runs, half a panel is all of them"
+    _say(figure, question, summary.conditions, text)
+    return figure
+
+
+def probability(question: Question) -> Figure:
+    """Return P(success) against scale with its curve, and each scale as the smaller ones predicted it."""
+    scales, conditions = question.by_scale()
+    measured = [condition.success for condition in conditions]
+    k = np.array([condition.successes for condition in conditions])
+    n = np.array([condition.success.cohort.known for condition in conditions])
+    cohort = Cohort.pooled([condition.success.cohort for condition in conditions])
+    drawn: by_scale.Drawn | None = None
+    held_out, says = [], "no curve: runs at fewer than two scales"
+    if (n > 0).sum() >= 2:
+        curve = success_over_scale(scales, k, n, cohort)
+        at = _along(scales)
+        whole = Counts(curve.counts.x, *(np.repeat(part, len(at), axis=0) for part in (curve.counts.k, curve.counts.n)))
+        drawn = at, *expit(eta_interval(whole, np.log10(at)))
+        says = "curve: Firth's logistic, profile likelihood"
+    if (n > 0).sum() > FEWEST:
+        prediction = predict(scales, k, n, float(scales[-1] * _PAST), cohort)
+        held_out = [(one.scale, one.probability, one.low, one.high) for one in prediction.record]
+        says += f"; {prediction.says}"
+    figure = new_figure()
+    by_scale.probability_over_scale(figure.add_subplot(), scales, measured, question.scale, drawn, held_out)
+    _say(figure, question, conditions, says)
+    return figure
+
+
+def law(question: Question) -> Figure:
+    """Return the distributional scaling law beside the law of the mean."""
+    outcomes, conditions = question.outcomes()
+    threshold, rng = question.summary().rule.threshold, generator_of(outcomes.cohort)
+    try:
+        found = distribution_law(outcomes, threshold, _along(outcomes.scale), rng)
+        change = change_of_mean(outcomes, threshold, rng)
+    except ValueError as error:
+        raise QueryError(f"no distributional law: {error}") from None
+    figure = new_figure(6.8, 4.6)
+    by_scale.law_beside_mean(
+        figure.add_subplot(), found, outcomes, f"{question.metric} at the last step", question.scale
+    )
+    share = change.share
+    part = f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]" if share.bounded else "an unknown part"
+    text = f"bands: 95 % from resampled runs; {part} of the change of the mean is a change of P(success)"
+    _say(figure, question, conditions, text)
+    return figure
+
+
+def survival(question: Question) -> Figure:
+    """Return the share of runs without onset over steps, for each condition."""
+    summary = question.summary()
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    for number, condition in enumerate(summary.conditions):
+        low, high = _brackets(question, condition)
+        if not len(low):
+            continue
+        found = turnbull(low, high, condition.success.cohort, generator_of(condition.success.cohort))
+        label = f"{short(condition.condition.label)}, n = {len(low)}"
+        of_onsets.share_without_onset(
+            axes,
+            found.left,
+            found.right,
+            found.survival,
+            found.low,
+            found.high,
+            label,
+            number,
+            float(condition.condition.planned_steps),
+        )
+    if not axes.lines:
+        raise QueryError("no run has ended yet: there is no onset to draw")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    rule = summary.rule
+    text = f"onset: {rule.metric} ≥ {rule.threshold:g} for {rule.sustained} probes; Turnbull, 95 % from resampled runs"
+    _say(figure, question, summary.conditions, text)
+    return figure
+
+
+def order(question: Question) -> Figure:
+    """Return the onset of one metric against that of another, run by run."""
+    if not question.options.against:
+        raise QueryError(
+            f"onset against onset needs a second metric: --against, one of {', '.join(question.metrics())}"
+        )
+    first, second = question.summary(), question.summary(question.options.against)
+    figure, panels = _panels(first.conditions, 4.4, widest=3, width=3.9)
+    names = question.metric, question.options.against
+    for axes, a, b in zip(panels, first.conditions, second.conditions, strict=False):
+        mine = np.isin(a.curves.run_ids, b.curves.run_ids)
+        if not mine.any():
+            continue
+        pair = _brackets(question, a), _brackets(question, b)
+        of_onsets.onset_against_onset(axes, pair[0], pair[1], names, float(a.condition.planned_steps))
+        axes.set_title(f"{short(a.condition.label)}  (n = {len(pair[0][0])})")
+    _say(
+        figure,
+        question,
+        first.conditions,
+        "boxes: the probe brackets (low, high] of each run's two onsets; beyond the dots: never",
+    )
+    return figure
+
+
+def shares(question: Question) -> Figure:
+    """Return the shares of the final score's variance: initialisation, data order, rest."""
+    seeds = {run.id: run.seeds.as_dict() for run in question.declared.runs}
+    rows, used = [], []
+    for condition in question.summary().conditions:
+        table = _crossed_table(condition, seeds)
+        if table is None:
+            continue
+        found = crossed(table, condition.success.cohort, generator_of(condition.success.cohort))
+        rows.append((condition.condition.label, [(part.name, part.share) for part in found.components]))
+        used.append(condition)
+    if not rows:
+        raise QueryError("no condition crosses initialisation with data order: use the seed design `crossed`")
+    figure = new_figure(6.4, 1.5 + 0.75 * len(rows))
+    of_chance.variance_shares(figure.add_subplot(), rows)
+    _say(figure, question, used, "ANOVA, generalised pivotal 95 % intervals; one run per init × data")
+    return figure
+
+
+def states(question: Question) -> Figure:
+    """Return the map of training: latent states of all metrics, and who moves where."""
+    names = question.metrics()
+    conditions = question.summary().conditions
+    if len(conditions) > 1:
+        labels = ", ".join(condition.condition.label for condition in conditions)
+        raise QueryError(f"a training map is of one condition: choose with --condition one of {labels}")
+    condition = conditions[0]
+    columns = [question.summary(name).conditions[0].curves for name in names]
+    ended = question.ended(condition)
+    steps = [curve.steps for curve in columns]
+    common = steps[0][np.all([np.isin(steps[0], other) for other in steps], axis=0)]
+    cube = np.stack([curve.values[:, np.isin(curve.steps, common)] for curve in columns], axis=2)[ended]
+    if len(cube) < 3 or len(common) < 4:
+        raise QueryError(f"a training map needs 3 ended runs and 4 common probes, not {len(cube)} and {len(common)}")
+    sequences = Padded.of([run[~np.isnan(run).all(axis=1)] for run in standardise(list(cube), over="cohort")])
+    cohort = condition.success.cohort
+    chosen = choose_states(sequences, cohort, generator_of(cohort), tried=(2, 3, 4), restarts=10)
+    _, high = _brackets(question, condition)
+    found = training_map(
+        chosen.model.paths(sequences), chosen.states, np.where(np.isinf(high), np.nan, high), ~np.isinf(high), cohort
+    )
+    figure = new_figure(5.4, 5.0)
+    of_chance.states_and_moves(figure.add_subplot(), found, len(cube))
+    text = f"{chosen.states} states of {len(names)} metrics, chosen by runs left out; on arrows: runs; orange: detour"
+    _say(figure, question, (condition,), text)
+    return figure
+
+
+def distances(question: Question) -> Figure:
+    """Return the distances between the curves of a condition's runs, in order of their groups."""
+    conditions = question.summary().conditions
+    figure, panels = _panels(conditions, 3.5, widest=3, width=3.9)
+    drawn = []
+    for axes, condition in zip(panels, conditions, strict=False):
+        values = condition.curves.values
+        whole = values[~np.isnan(values).any(axis=1)]
+        if len(whole) < 4:
+            axes.set_title(f"{short(condition.condition.label)}: fewer than 4 whole runs")
+            axes.set_axis_off()
+            continue
+        matrix = np.sqrt(((whole[:, None] - whole) ** 2).mean(axis=2))
+        found = clusters(matrix, condition.success.cohort, generator_of(condition.success.cohort), permutations=199)
+        of_chance.distance_matrix(axes, matrix, found.labels, f"root mean square difference, {question.metric}")
+        groups = len(set(found.labels.tolist()))
+        axes.set_title(f"{short(condition.condition.label)}: {groups} group{'s' * (groups > 1)}, p = {found.p:.3f}")
+        drawn.append(condition)
+    if not drawn:
+        raise QueryError("no condition has 4 runs that were measured at every probe")
+    _say(figure, question, drawn, "distance over all probes; groups by average linkage, permutation test")
+    return figure
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("fan", "quantiles over runs at every step, with n per step", fan),
+        Kind("ridgeline", "the distribution over runs, probe by probe", ridges),
+        Kind("scores", "every seed's last score and its histogram, by scale", scores),
+        Kind("probability", "P(success) over scale: measured, fitted, and predicted where held out", probability),
+        Kind("law", "the distributional scaling law beside one power law of the mean", law),
+        Kind("onsets", "the share of runs without onset over steps", survival),
+        Kind("order", "one metric's onset against another's, run by run (--against METRIC)", order),
+        Kind("variance", "shares of variance: initialisation, data order, rest (seed design `crossed`)", shares),
+        Kind("map", "latent states of training and the moves between them (one --condition)", states),
+        Kind("distances", "distances between runs and their groups", distances),
+    )
+}
+
+
+def _panels(
+    conditions: tuple[ConditionSummary, ...], height: float, widest: int = _PER_ROW, width: float = 3.0
+) -> tuple[Figure, list[Axes]]:
+    count = min(len(conditions), _MOST_PANELS)
+    columns = max(min(count, widest), 1)
+    rows = max(ceil(count / columns), 1)
+    figure = new_figure(max(width * columns, 4.4), height * rows + 0.3)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.set_visible(False)
+    return figure, panels[:count]
+
+
+def _say(figure: Figure, question: Question, conditions: object, text: str) -> None:
+    shown = list(conditions)  # type: ignore[call-overload]
+    more = (
+        f"; the first {_MOST_PANELS} of {len(shown)} conditions"
+        if len(shown) > _MOST_PANELS and len(figure.axes) > 2
+        else ""
+    )
+    footnote(figure, question.declared.name, Cohort.pooled([c.success.cohort for c in shown]), text + more)
+
+
+def _along(scales: Floats) -> Floats:
+    return np.geomspace(scales[0], scales[-1] * _PAST, _PLACES)
+
+
+def _brackets(question: Question, condition: ConditionSummary) -> tuple[Floats, Floats]:
+    """Return low and high [run] of the onsets of the runs that have ended."""
+    curves, rule = condition.curves, question.declared.success
+    threshold = rule.threshold if np.isnan(question.options.threshold) else question.options.threshold
+    ended = question.ended(condition)
+    if not ended.any():
+        return np.empty(0), np.empty(0)
+    return onsets(curves.steps, curves.values[ended], threshold, rule.sustained)
+
+
+def _crossed_table(condition: ConditionSummary, seeds: dict[str, dict[str, int]]) -> Floats | None:
+    """Return final scores [init, data], NaN where a cell has no run; None where the seeds are not crossed."""
+    if not len(condition.curves.steps):
+        return None
+    scored = np.flatnonzero(~np.isnan(condition.curves.values[:, -1]))
+    runs = [condition.curves.run_ids[index] for index in scored]
+    rows, columns = (sorted({seeds[run][name] for run in runs}) for name in ("init", "data"))
+    if len(rows) < 2 or len(columns) < 2 or len(runs) <= max(len(rows), len(columns)):
+        return None
+    table = np.full((len(rows), len(columns)), np.nan)
+    for run, index in zip(runs, scored, strict=True):
+        table[rows.index(seeds[run]["init"]), columns.index(seeds[run]["data"])] = condition.curves.values[index, -1]
+    return table
