@@ -118,7 +118,8 @@ def _files_of(store: Store, declared: Declared) -> list[str]:
             continue
     own = [study_key(declared.name, declared.revision), *store.keys(proof_key(declared.name, 1)[:-9])]
     tasks = [task_key(code) for code in declared.tasks]
-    found = [*own, *tasks, *claims]
+    imported = store.keys(f"imports/{declared.imported}/") if declared.imported else []
+    found = [*own, *tasks, *claims, *(key for key in imported if key.endswith(".json"))]
     for pack in sorted(packs):
         keys = PackKeys(pack)
         found += [key for key in (keys.request, keys.claim, keys.outcome) if store.exists(key)]

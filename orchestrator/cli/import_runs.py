@@ -15,6 +15,8 @@ from orchestrator.imports.mapping import MappingFile, read_mapping
 from orchestrator.imports.runs import assemble
 from orchestrator.imports.sources import measurements, read_table
 from orchestrator.imports.stored import Source, store_import
+from orchestrator.imports.tensorboard import event_files, read_events
+from orchestrator.imports.wandb_files import offline_files, read_offline
 from orchestrator.library import Library
 
 app = typer.Typer(help="Import runs that were trained elsewhere.", no_args_is_help=True)
@@ -41,6 +43,33 @@ def table(
     [bold]Example:[/bold] seedbed import table loss.csv --map map.yaml --study pythia --store results
     """
     store_table(read_table(files), read_mapping(map_), files, study, store, as_json)
+
+
+Folder = Annotated[Path, typer.Argument(help="The folder; everything below it is read.")]
+
+
+@app.command("tensorboard")
+def tensorboard(
+    folder: Folder, map_: MapFile, study: StudyName, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
+) -> None:
+    """Import the scalars of TensorBoard's event files: columns run, file, step, metric, value, wall_time.
+
+    A folder named like width=8/seed=3 gives the columns width and seed.
+
+    [bold]Example:[/bold] seedbed import tensorboard logs --map map.yaml --study widths --store results
+    """
+    store_table(read_events(folder), read_mapping(map_), event_files(folder), study, store, as_json)
+
+
+@app.command("wandb")
+def wandb(
+    folder: Folder, map_: MapFile, study: StudyName, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
+) -> None:
+    """Import offline runs of W&B (*.wandb): columns run, file, step, metric, value, and config.NAME for each setting.
+
+    [bold]Example:[/bold] seedbed import wandb wandb --map map.yaml --study widths --store results
+    """
+    store_table(read_offline(folder), read_mapping(map_), offline_files(folder), study, store, as_json)
 
 
 def store_table(rows: pa.Table, mapping: MappingFile, files: list[Path], study: str, store: str, as_json: bool) -> None:

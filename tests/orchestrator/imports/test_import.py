@@ -21,6 +21,7 @@ from orchestrator.imports.sources import measurements, read_table
 from orchestrator.imports.stored import Source, store_import
 from orchestrator.library import Library
 from orchestrator.report import write_report
+from orchestrator.verify import verify
 from tests.orchestrator.imports.made import MAP, curve, write
 
 
@@ -142,6 +143,7 @@ def test_a_longer_table_later_keeps_the_ids(library: Library, store: LocalStore,
 
 
 def test_damaged_rows_are_told(library: Library, store: LocalStore) -> None:
+    assert not verify(store, library.declared("pythia")).findings
     key = next(key for key in store.keys("imports/") if key.endswith("rows.parquet"))
     path = store.local(key)
     damaged = bytearray(path.read_bytes())
@@ -150,6 +152,7 @@ def test_damaged_rows_are_told(library: Library, store: LocalStore) -> None:
     path.write_bytes(damaged)
     with pytest.raises(Corrupt):
         library.tables("pythia")
+    assert [finding.kind for finding in verify(store, library.declared("pythia")).findings] == ["corrupt"]
 
 
 def test_an_import_that_was_cut_off_is_done_again(library: Library, store: LocalStore, tmp_path: Path) -> None:
