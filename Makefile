@@ -35,6 +35,8 @@ test-bitwise: setup  ## every kill point, every damaged file, the whole matrix o
 
 calibration: setup  ## every cell of coverage at 2,000 repetitions (CI tries 500); takes an hour
 	$(BIN)/python -m pytest -n 2 --full tests/calibration
+sim: setup  ## ten thousand simulated histories of the head, its workers and its store
+	$(BIN)/python -m tests.sim --seeds 10000
 
 check: setup  ## lint, types, layers
 	$(BIN)/ruff check .

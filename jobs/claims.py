@@ -8,7 +8,7 @@ supersedes what earlier ones measured after the step from which it resumed; read
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jobs.errors import AlreadyExists
+from jobs.errors import AlreadyExists, Superseded
 from jobs.identity import canonical_json, sha256
 from jobs.layout import attempt_key
 from jobs.spec import Spec
@@ -36,18 +36,21 @@ class Attempt(Spec):
 def claim(
     store: Store, run_id: str, pack_id: str, resumed: tuple[int, str], spec: dict[str, Any], after: int
 ) -> Attempt:
-    """Claim the next attempt of a run for a pack, the first that may be free being `after` + 1; returns it."""
+    """Claim attempt `after` + 1 of a run for a pack, `after` being the newest that the pack knew of; returns it.
+
+    Raises Superseded where another pack has that number: what this one knows of the run is out of date, and a claim
+    of a later number could undo what was trained in between.
+    """
     number = after + 1
-    while True:
-        attempt = Attempt(
-            run_id=run_id, attempt=number, pack_id=pack_id, resumed_step=resumed[0], resumed_pack=resumed[1], spec=spec
-        )
-        try:
-            put_record(store, attempt_key(run_id, number), attempt.model_dump(mode="json"))
-        except AlreadyExists:
-            number += 1
-            continue
-        return attempt
+    attempt = Attempt(
+        run_id=run_id, attempt=number, pack_id=pack_id, resumed_step=resumed[0], resumed_pack=resumed[1], spec=spec
+    )
+    try:
+        put_record(store, attempt_key(run_id, number), attempt.model_dump(mode="json"))
+    except AlreadyExists:
+        if get_attempt(store, run_id, number) != attempt:  # equal, where the reply to an earlier try was lost
+            raise Superseded(run_id, after) from None
+    return attempt
 
 
 def get_attempt(store: Store, run_id: str, number: int) -> Attempt:

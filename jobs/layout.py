@@ -99,6 +99,11 @@ class PackKeys:
         return f"{self.folder}claim.json"
 
     @property
+    def given_up(self) -> str:
+        """Return the key by which a head says that it counts on this pack no more: it shall claim no run."""
+        return f"{self.folder}given-up.json"
+
+    @property
     def outcome(self) -> str:
         """Return the key of how the pack ended, run by run."""
         return f"{self.folder}outcome.json"

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.beats import Clock
-from jobs.errors import AlreadyExists, LeaseLost, NotFound
-from jobs.layout import DriverKeys, parse_driver_key
+from jobs.errors import AlreadyExists, LeaseLost, NotFound, Superseded
+from jobs.layout import DriverKeys, PackKeys, parse_driver_key
+from jobs.pack import PackRequest
 from jobs.process import is_surely_dead, this_process
 from jobs.store import Store, get_record, put_record
 
@@ -97,6 +98,18 @@ def holder(store: Store, study: str, epoch: int) -> Mapping[str, Any]:
         return dict(get_record(store, DriverKeys(study, epoch).claim)["holder"])
     except NotFound:
         return {}
+
+
+def check_still_wanted(store: Store, request: PackRequest) -> None:
+    """Raise Superseded where its head has given the pack up, LeaseLost where that head was replaced.
+
+    Called after the attempts of its runs were read and before the next ones are claimed: whoever launches the runs
+    again does so after that mark was made, and then its claims come first, or supersede.
+    """
+    if store.exists(PackKeys(request.pack_id).given_up):
+        raise Superseded(request.runs[0].run_id, 0)
+    if request.epoch and store.exists(DriverKeys(request.study, request.epoch + 1).claim):
+        raise LeaseLost(request.study, request.epoch)
 
 
 @dataclass(slots=True)

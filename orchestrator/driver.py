@@ -51,7 +51,7 @@ from orchestrator.policy import Blame, blame
 from orchestrator.prepare import Prepared
 from orchestrator.seed_audit import pack_run
 from orchestrator.state import State, opened, transition
-from orchestrator.store_state import find_outcome, holding_pack, record_loss, resume_steps, void
+from orchestrator.store_state import find_outcome, give_up, holding_pack, record_loss, resume_steps
 
 LOOK_S = 5.0  # between two looks at the beats of all packs
 START_S = 180.0  # a pack that has never beaten waits for its turn, or imports torch from a slow disk
@@ -150,8 +150,8 @@ class Driver:
             case StopPack():
                 self.cluster.stop(command.pack_id)
             case KillPack():
+                give_up(self.store, command.pack_id)
                 self.cluster.kill(command.pack_id)
-                void(self.store, command.pack_id)
                 self.store.delete(beat_key(command.pack_id, self._silences.number(command.pack_id)))
                 self._own.discard(command.pack_id)
             case RecordLoss():

@@ -5,7 +5,7 @@ over as it is, and its runs are not launched again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.beats import newest_beats
 from jobs.errors import Corrupt, NotFound
@@ -45,9 +45,11 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
     taken = {run_id for it in live for run_id in it.pack.run_ids}
     todo = [run for run in todo_of(study, standings) if run.run_id not in taken]
     proofs = prove_study(study, store, cluster, frozenset(run.run_id for run in todo)) if todo else {}
-    timings = _timings(study, store, cluster, machine, todo, calibrate=calibrate)
+    # A cluster that has no node yet is planned for as if it had one.
+    planned = replace(machine, cpus=max(1, machine.cpus), packs_at_once=max(1, machine.packs_at_once))
+    timings = _timings(study, store, cluster, planned, todo, calibrate=calibrate)
     execution = study.settings.execution
-    packs = pack_runs(todo, timings, execution.pack_width, machine)
+    packs = pack_runs(todo, timings, execution.pack_width, planned)
     runs = {run_id: _run_state(standing) for run_id, standing in standings.items()}
     return Prepared(StudyOpened(runs, packs, machine, Budgets(execution.retries), tuple(live)), proofs)
 

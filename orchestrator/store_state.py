@@ -6,6 +6,7 @@ only for those.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from jobs.claims import FRESH, Attempt, get_attempt
@@ -98,21 +99,24 @@ def resume_steps(store: Store, pack_id: str, run_ids: Sequence[str]) -> dict[str
 def record_loss(store: Store, pack_id: str, failed: Sequence[str], run_ids: Sequence[str], reason: str) -> None:
     """Write, in the place of a lost pack, how its runs ended: these failed for `reason`, the others go on.
 
-    Nothing happens where no attempt was claimed, or where the pack did say how it ended after all.
+    A failed run whose newest attempt is held by another pack, one that was given up before, failed there. Nothing
+    happens where no attempt was claimed, or where a pack did say how it ended after all.
     """
-    runs = []
+    by_pack: dict[str, list[RunOutcome]] = {}
     for run in run_ids:
         number = _last_attempt(store, run)
-        if not number or get_attempt(store, run, number).pack_id != pack_id:
+        if not number:
+            continue
+        attempt = get_attempt(store, run, number)
+        if attempt.pack_id != pack_id and run not in failed:
             continue
         status = Status.FAILED if run in failed else Status.RUNNING
-        step = max(get_attempt(store, run, number).resumed_step, 0)
-        runs.append(RunOutcome(run_id=run, attempt=number, status=status, step=step, reason=reason))
-    if runs:
-        try:
-            put_outcome(store, PackOutcome(pack_id=pack_id, runs=tuple(runs)))
-        except AlreadyExists:
-            return
+        step = max(attempt.resumed_step, 0)
+        outcome = RunOutcome(run_id=run, attempt=number, status=status, step=step, reason=reason)
+        by_pack.setdefault(attempt.pack_id, []).append(outcome)
+    for holder, runs in by_pack.items():
+        with suppress(AlreadyExists):
+            put_outcome(store, PackOutcome(pack_id=holder, runs=tuple(runs)))
 
 
 def holding_pack(store: Store, run_id: str) -> str:
@@ -120,13 +124,10 @@ def holding_pack(store: Store, run_id: str) -> str:
     return get_attempt(store, run_id, _last_attempt(store, run_id)).pack_id
 
 
-def void(store: Store, pack_id: str) -> bool:
-    """Claim a launch that was given up, so that nobody begins it late; returns whether nobody had begun it."""
-    try:
-        put_record(store, PackKeys(pack_id).claim, {"void": True, "environment": {}})
-    except AlreadyExists:
-        return False
-    return True
+def give_up(store: Store, pack_id: str) -> None:
+    """Say that nobody counts on this pack any more, before its runs are launched again; may be called again."""
+    with suppress(AlreadyExists):
+        put_record(store, PackKeys(pack_id).given_up, {})
 
 
 def find_outcome(store: Store, pack_id: str) -> PackOutcome | None:

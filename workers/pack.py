@@ -16,9 +16,10 @@ import torch
 
 from jobs.beats import Heart, Pulse
 from jobs.claims import FRESH, Attempt, attempts_of, claim
-from jobs.errors import Corrupt, EnvironmentChanged, LeaseLost, NotFound, SeedbedError, SeedError, StoreError
+from jobs.errors import Corrupt, EnvironmentChanged, NotFound, SeedbedError, SeedError, StoreError
 from jobs.identity import condition_spec, run_spec
-from jobs.layout import DriverKeys, PackKeys
+from jobs.layout import PackKeys
+from jobs.lease import check_still_wanted
 from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
 from jobs.process import this_process
 from jobs.schedule import steps_of
@@ -61,7 +62,7 @@ def run_pack(
         try:
             make_deterministic(request.threads, len(request.runs))
             environment = fingerprint(request.device)
-            _refuse_late_start(store, request)
+            check_still_wanted(store, request)
             put_record(store, keys.claim, this_process() | {"environment": environment.facts})
             with _beating(store, crew), out_of_memory(request):
                 _train(store, request, environment, crew, stop or threading.Event(), clock)
@@ -72,12 +73,6 @@ def run_pack(
             raise
         log.info("pack %s ended: %s", pack_id, json.dumps([str(run.status) for run in outcome.runs]))
     return outcome
-
-
-def _refuse_late_start(store: Store, request: PackRequest) -> None:
-    """Raise LeaseLost where a later driver has the study: it has launched these runs itself, or will."""
-    if request.epoch and store.exists(DriverKeys(request.study, request.epoch + 1).claim):
-        raise LeaseLost(request.study, request.epoch)
 
 
 @contextmanager
@@ -116,6 +111,7 @@ def _train(
     else:
         parents = _begin(store, request, task, engine, streams)
         _check_proof(request, task, engine)
+    check_still_wanted(store, request)
     _claim_runs(store, request, crew, before, saved)
     origin = request.runs[0].origin
     first_step = saved[0].step if saved else origin.step if origin else 0

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from jobs.claims import FRESH, Attempt, attempts_of, claim, counts
+from jobs.errors import Superseded
 from jobs.store import open_store
 
 
@@ -14,10 +17,19 @@ def _attempt(number: int, resumed_step: int) -> Attempt:
 
 def test_numbers_go_up_and_are_found_again(tmp_path: Path) -> None:
     store = open_store(tmp_path / "s", create=True)
-    claimed = [claim(store, "r1-a", f"p{n}", (FRESH, ""), {"seeds": {"init": 1}}, after=0) for n in range(3)]
+    claimed = [claim(store, "r1-a", f"p{n}", (FRESH, ""), {"seeds": {"init": 1}}, after=n) for n in range(3)]
     claim(store, "r1-ab", "p9", (FRESH, ""), {}, after=0)
     assert [attempt.attempt for attempt in claimed] == [1, 2, 3]
     assert attempts_of(store, "r1-a") == claimed
+
+
+def test_a_claim_that_comes_late_takes_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "s", create=True)
+    first = claim(store, "r1-a", "p1", (FRESH, ""), {}, after=0)
+    with pytest.raises(Superseded, match="attempt 0 was superseded"):
+        claim(store, "r1-a", "p2", (FRESH, ""), {}, after=0)
+    assert claim(store, "r1-a", "p1", (FRESH, ""), {}, after=0) == first, "the reply was lost, the claim was not"
+    assert attempts_of(store, "r1-a") == [first]
 
 
 def test_a_later_attempt_supersedes_what_follows_its_resume_step() -> None:

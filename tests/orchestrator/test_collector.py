@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.claims import FRESH, claim
+from jobs.claims import FRESH, attempts_of, claim
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys, table_folder
 from jobs.pack import PackOutcome, RunOutcome, put_outcome
@@ -47,7 +47,7 @@ def declared(study: MakeStudy) -> Declared:
 
 def attempt(store: LocalStore, declared: Declared, pack_id: str, resumed: int = FRESH, run: int = 0) -> str:
     run_id = declared.runs[run].id
-    claim(store, run_id, pack_id, (resumed, ""), {}, after=0)
+    claim(store, run_id, pack_id, (resumed, ""), {}, after=len(attempts_of(store, run_id)))
     return run_id
 
 

@@ -1,0 +1,121 @@
+"""Many histories of the whole control plane, and proof that they find bugs: each of these was planted and is caught.
+
+`make sim` runs ten thousand; here is a tenth of them. A failure prints its seed: `python -m tests.sim SEED`.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jobs import claims
+from jobs.claims import Attempt
+from jobs.errors import Superseded
+from jobs.lease import Lease
+from jobs.store import Store
+from orchestrator import driver, state
+from orchestrator.events import RunState
+from orchestrator.policy import Blame
+from tests.sim import worker
+from tests.sim.__main__ import histories
+from tests.sim.world import FAULTS, World
+
+BLOCKS, BLOCK = 10, 100
+MOST_SEEDS = 300  # within which a planted bug must be found
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Faults are logged by the thousand."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_no_history_breaks_what_was_promised(block: int) -> None:
+    events, injected, failures = histories(range(block * BLOCK, (block + 1) * BLOCK))
+    assert failures == []
+    assert events > 100 * BLOCK
+    assert set(injected) == set(FAULTS), "every fault has struck"
+
+
+def test_a_seed_is_a_whole_history() -> None:
+    def story(seed: int) -> tuple[int, float, Counter[str], dict[str, bytes]]:
+        made = World(seed)
+        made.run()
+        return made.events, made.now, made.injected, made.store.objects
+
+    assert story(7) == story(7)
+    assert story(7) != story(8)
+
+
+def first_failure() -> str:
+    """Return what the first history that fails says; empty where none does."""
+    for start in range(0, MOST_SEEDS, 20):
+        _, _, failures = histories(range(start, start + 20))
+        if failures:
+            return failures[0]
+    return ""
+
+
+def everything_counts(step: int, attempt: int, attempts: list[Attempt]) -> bool:
+    return True
+
+
+def claims_whatever_is_free(store: Store, run_id: str, pack_id: str, *rest: Any, after: int) -> Attempt:
+    while True:
+        try:
+            return claims.claim(store, run_id, pack_id, *rest, after=after)
+        except Superseded:
+            after += 1
+
+
+def charged_twice(run: RunState, found: Blame) -> RunState:
+    return replace(run, crashes=run.crashes + 2) if found is Blame.CRASH else run
+
+
+def preemption_is_a_crash(run: RunState, found: Blame) -> RunState:
+    return replace(run, crashes=run.crashes + 1)
+
+
+def no_check(*_: object) -> None:
+    return None
+
+
+PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "rows of superseded attempts count": (
+        lambda patch: patch.setattr(claims, "counts", everything_counts),
+        "a row counts twice",
+    ),
+    "a retry is counted twice": (lambda patch: patch.setattr(state, "_charged", charged_twice), "given up after"),
+    "a preemption is charged as a crash": (
+        lambda patch: patch.setattr(state, "_charged", preemption_is_a_crash),
+        "given up after",
+    ),
+    "the lease is ignored": (lambda patch: patch.setattr(Lease, "check", no_check), "launched"),
+    "a loss without news is never found": (
+        lambda patch: patch.setattr(driver, "PACK_SILENT_S", float("inf")),
+        "did not end",
+    ),
+    "a late pack claims whatever number is free": (
+        lambda patch: (
+            patch.setattr(worker, "claim", claims_whatever_is_free),
+            patch.setattr(worker, "check_still_wanted", no_check),
+        )[0],
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, words = PLANTED[bug]
+    plant(monkeypatch)
+    found = first_failure()
+    assert found.startswith("seed "), f"{MOST_SEEDS} histories did not find that {bug}"
+    assert words in found
+    monkeypatch.undo()
+    World(int(found.split()[1].rstrip(":"))).run()
