@@ -18,16 +18,27 @@ TIMEOUT_S = 60.0
 _MEMORY = "4GB"
 
 
-def sql(tables: dict[str, pa.Table], text: str, timeout_s: float = TIMEOUT_S) -> pa.Table:
-    """Return the answer of one SELECT over the tables; raises QueryError with what DuckDB says of it."""
-    connection = _locked_down(tables)
+def sql(
+    tables: dict[str, pa.Table],
+    text: str,
+    timeout_s: float = TIMEOUT_S,
+    memory: str = _MEMORY,
+    most_rows: int | None = None,
+) -> pa.Table:
+    """Return the answer of one SELECT over the tables, or its first `most_rows` rows.
+
+    Raises QueryError with what DuckDB says of it, also where it needs more time or `memory` than it may.
+    """
+    connection = _locked_down(tables, memory)
     timer = threading.Timer(timeout_s, connection.interrupt)
     try:
         statements = connection.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise QueryError("a query is exactly one SELECT statement")
         timer.start()
-        return connection.sql(text).to_arrow_table()
+        if most_rows is None:
+            return connection.sql(text).to_arrow_table()
+        return _first_rows(connection.sql(text).to_arrow_reader(), most_rows)
     except duckdb.InterruptException:
         raise QueryError(f"the query took longer than {timeout_s:g} s and was stopped") from None
     except duckdb.Error as error:
@@ -57,7 +68,16 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
 
 
-def _locked_down(tables: dict[str, pa.Table]) -> duckdb.DuckDBPyConnection:
+def _first_rows(reader: pa.RecordBatchReader, most_rows: int) -> pa.Table:
+    batches: list[pa.RecordBatch] = []
+    for batch in reader:
+        batches.append(batch)
+        if sum(map(len, batches)) >= most_rows:
+            break
+    return pa.Table.from_batches(batches, reader.schema).slice(0, most_rows)
+
+
+def _locked_down(tables: dict[str, pa.Table], memory: str) -> duckdb.DuckDBPyConnection:
     settings: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
@@ -66,9 +86,10 @@ def _locked_down(tables: dict[str, pa.Table]) -> duckdb.DuckDBPyConnection:
     for name, table in tables.items():
         connection.register(name, runs_with_factors(table) if name == "runs" else table)
     for setting in (
+        "temp_directory=''",  # nothing is written, not even what does not fit into memory
         "enable_external_access=false",
         "python_enable_replacements=false",
-        f"memory_limit='{_MEMORY}'",
+        f"memory_limit='{memory}'",
         "lock_configuration=true",  # last: after it nothing can be set
     ):
         connection.execute(f"SET {setting}")

@@ -1,0 +1,136 @@
+"""The data of charts: answers of SQL as they are, and many lines reduced to what a screen can show.
+
+Nothing is sampled. A chart of many lines keeps the smallest and the largest value of each run in each of the pixel
+columns it is drawn in, so no spike is lost; a zoom asks again, with the same number of columns for fewer steps.
+"""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.errors import NotFound, QueryError
+from orchestrator.dashboard import questions
+from orchestrator.dashboard.feed import Shelf
+from orchestrator.dashboard.questions import Question
+from orchestrator.dashboard.view import Params, View
+from orchestrator.summary import curves_of
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+_MOST_PIXELS, _PIXELS = 8_000, 1_200
+
+
+def chart_table(view: View, params: Params) -> pa.Table:
+    """Return the rows behind one chart of a study, the answer of its question; raises NotFound, QueryError."""
+    shelf = view.feed.shelf(params["name"])
+    answer = view.feed.ask(shelf.declared.name, question_of(shelf, params).sql)
+    after = params.get("after", "")
+    if after and "step" in answer.column_names:
+        answer = answer.filter(pc.field("step") >= _whole(after, "after"))
+    return answer
+
+
+def question_of(shelf: Shelf, params: Params) -> Question:
+    """Return the question of the chart that `params` names; raises NotFound."""
+    name, rule = shelf.declared.name, shelf.summary.rule
+    metric = params.get("metric") or rule.metric
+    chart = params["chart"]
+    if chart == "fan":
+        return questions.fan(name, metric)
+    if chart == "lines":
+        return questions.lines(name, metric, _condition(shelf, params))
+    if chart in ("scores", "success", "onsets"):
+        make: Any = {"scores": questions.scores, "success": questions.successes}.get(chart)
+        return make(name, rule) if make else questions.onsets(name)
+    if chart == "statuses":
+        return questions.statuses(name)
+    raise NotFound(chart, "is no chart; there are fan, lines, scores, success, onsets and statuses")
+
+
+def _condition(shelf: Shelf, params: Params) -> str:
+    label = params.get("condition", "")
+    if label not in {c.condition.label for c in shelf.summary.conditions}:
+        raise NotFound(label or "condition", f"is no condition of {shelf.declared.name}")
+    return label
+
+
+def _whole(text: str, what: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise QueryError(f"{what} is a whole number, not {text!r}") from None
+
+
+def lines(view: View, params: Params) -> bytes:
+    """Return every run's line of one condition between two steps, reduced to `px` columns of pixels.
+
+    4 bytes: the length of a JSON head {run_ids, steps, reduced, launched}, which is padded to a multiple of 8; then
+    float64 [run, step], little-endian, NaN where a run was not measured.
+    """
+    shelf = view.feed.shelf(params["name"])
+    label = _condition(shelf, params)
+    condition = next(c for c in shelf.summary.conditions if c.condition.label == label)
+    metric = params.get("metric") or shelf.summary.rule.metric
+    curves = condition.curves
+    if metric != shelf.summary.rule.metric:
+        rows = shelf.tables["metrics"].filter(pc.field("metric") == metric)
+        curves = curves_of(rows, list(curves.run_ids))
+    first, last = _whole(params.get("from") or "0", "from"), params.get("to", "")
+    chosen = (curves.steps >= first) & (curves.steps <= (_whole(last, "to") if last else np.iinfo(np.int64).max))
+    steps, values = curves.steps[chosen], curves.values[:, chosen]
+    pixels = min(max(_whole(params.get("px") or str(_PIXELS), "px"), 2), _MOST_PIXELS)
+    measured = int((~np.isnan(values)).any(axis=1).sum())
+    shown_steps, shown = reduce_to_pixels(steps, values, pixels)
+    head = {
+        "run_ids": curves.run_ids,
+        "steps": shown_steps.tolist(),
+        "reduced": len(shown_steps) < len(steps),
+        "measured": measured,
+        "launched": condition.launched,
+        "scores": _scores(view, shelf, label),
+    }
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 4) % 8)
+    return struct.pack("<I", len(text)) + text + np.ascontiguousarray(shown, "<f8").tobytes()
+
+
+def _scores(view: View, shelf: Shelf, label: str) -> dict[str, bool]:
+    answer = view.feed.ask(shelf.declared.name, questions.scores(shelf.declared.name, shelf.summary.rule).sql)
+    mine = answer.filter(pc.field("condition") == label)
+    return dict(zip(mine["run_id"].to_pylist(), mine["success"].to_pylist(), strict=True))
+
+
+def reduce_to_pixels(steps: Integers, values: Floats, pixels: int) -> tuple[Integers, Floats]:
+    """Return (steps, values [run, step]) with two columns for each pixel bucket: the lower and the upper end of a run.
+
+    Which comes first within a bucket is as in the run, so a line through them has its shape. Where there are no more
+    steps than two for each pixel, everything stays.
+    """
+    if len(steps) <= 2 * pixels:
+        return steps, values
+    edges = np.linspace(float(steps[0]), float(steps[-1]), pixels + 1)
+    bucket = np.clip(np.searchsorted(edges, steps, side="right") - 1, 0, pixels - 1)
+    starts = np.flatnonzero(np.r_[True, bucket[1:] != bucket[:-1]])
+    ends = np.r_[starts[1:], len(steps)]
+    shown_steps: list[int] = []
+    columns: list[Floats] = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        part = values[:, start:end]
+        if end - start == 1:
+            shown_steps.append(int(steps[start]))
+            columns.append(part[:, 0])
+            continue
+        empty = np.isnan(part).all(axis=1)
+        low_at = np.where(np.isnan(part), np.inf, part).argmin(axis=1)
+        high_at = np.where(np.isnan(part), -np.inf, part).argmax(axis=1)
+        rows = np.arange(len(part))
+        first = np.where(empty, np.nan, part[rows, np.minimum(low_at, high_at)])
+        second = np.where(empty, np.nan, part[rows, np.maximum(low_at, high_at)])
+        shown_steps += [int(steps[start]), int(steps[end - 1])]
+        columns += [first, second]
+    return np.array(shown_steps, np.int64), np.column_stack(columns)

@@ -1,0 +1,208 @@
+"""What the store shows now: one thread looks at it again and again, and collects what is new.
+
+A study becomes a `Shelf`: its tables, its summary, and a version that grows with every change. Pages read shelves and
+never the store's tables; listeners are told which study changed and, for each condition, from which step on.
+"""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.errors import NotFound, SeedbedError
+from jobs.records import Status
+from orchestrator.collector import Tables
+from orchestrator.declared import Declared
+from orchestrator.library import Library
+from orchestrator.query import sql
+from orchestrator.summary import StudySummary, summarise
+
+_LEAST_PAUSE_S = 0.5
+_SHARE = 0.2  # of one core's time that looking may take where the store is large
+_MOST_REMEMBERED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One study as it was at one look.
+
+    version  grows with every change, and over restarts of the server
+    at       seconds since 1970 of the look
+    """
+
+    declared: Declared
+    tables: Tables
+    summary: StudySummary
+    version: int
+    at: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many runs stand in each status."""
+        return {str(s): sum(c.counts[s] for c in self.summary.conditions) for s in Status}
+
+    @property
+    def launched(self) -> int:
+        """Return how many runs were declared."""
+        return len(self.declared.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What changed in a study: for each changed condition the first step at which it did."""
+
+    shelf: Shelf
+    before: Shelf | None
+    changed: dict[str, int]
+
+
+Listener = Callable[[News], None]
+
+
+@dataclass(slots=True)
+class Feed:
+    """Looks at a store in a thread of its own.
+
+    wall  seconds since 1970
+    """
+
+    library: Library
+    wall: Callable[[], float] = time.time
+    trouble: str = ""
+    _shelves: dict[str, Shelf] = field(default_factory=dict)
+    _seen: dict[str, int] = field(default_factory=dict)
+    _listeners: list[Listener] = field(default_factory=list)
+    _answers: dict[tuple[str, int, str], pa.Table] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with all that changes, in the order in which it was seen."""
+        self._listeners.append(listener)
+
+    def names(self) -> list[str]:
+        """Return the studies that were seen, sorted."""
+        return sorted(self._shelves)
+
+    def shelf(self, name: str) -> Shelf:
+        """Return a study as it was last seen; raises NotFound."""
+        try:
+            return self._shelves[name]
+        except KeyError:
+            raise NotFound(name, "is no study of this store") from None
+
+    def ask(self, name: str, text: str) -> pa.Table:
+        """Return the answer of one of the dashboard's own questions; equal ones are answered once a version."""
+        shelf = self.shelf(name)
+        key = (name, shelf.version, text)
+        if key not in self._answers:
+            answer = sql(shelf.tables, text)
+            with self._lock:
+                while len(self._answers) >= _MOST_REMEMBERED:
+                    self._answers.pop(next(iter(self._answers)))
+                self._answers[key] = answer
+        return self._answers[key]
+
+    def files(self, name: str) -> Mapping[str, Sequence[Path]]:
+        """Return Arrow files of the study's tables, in a folder that only this user reads."""
+        shelf = self.shelf(name)
+        with self._lock:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="seedbed-dashboard-")
+            number = self.names().index(name)
+            folder = Path(self._folder.name) / f"{number}.{shelf.version}"
+            if not folder.exists():
+                aside = folder.with_suffix(".part")
+                aside.mkdir()
+                for table, rows in shelf.tables.items():
+                    with pa.ipc.new_file(str(aside / table), rows.schema) as writer:
+                        writer.write_table(rows)
+                aside.rename(folder)
+                self._drop_older(number)
+        return {table: [folder / table] for table in shelf.tables}
+
+    def _drop_older(self, number: int) -> None:
+        # The newest two stay: a query may be reading the one before.
+        folders = sorted(Path(self._folder.name if self._folder else "").glob(f"{number}.*"))
+        for old in folders[:-2]:
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+
+    def look(self) -> float:
+        """Collect what is new and tell the listeners; returns the seconds that it took."""
+        began = time.monotonic()
+        try:
+            for name in self.library.names():
+                self._look_at(name)
+            self.trouble = ""
+        except SeedbedError as error:  # a store that is being moved or cut off: say so, look again
+            self.trouble = str(error)
+        return time.monotonic() - began
+
+    def _look_at(self, name: str) -> None:
+        mark = self._mark(name)
+        if self._seen.get(name) == mark:
+            return
+        declared = self.library.declared(name)
+        tables = self.library.tables(name)
+        before = self._shelves.get(name)
+        self._seen[name] = mark
+        if before and before.declared == declared and all(tables[t].equals(before.tables[t]) for t in tables):
+            return
+        version = max(int(self.wall() * 1000), before.version + 1 if before else 0)
+        shelf = Shelf(declared, tables, summarise(declared, tables), version, self.wall())
+        self._shelves[name] = shelf
+        for listener in self._listeners:
+            listener(News(shelf, before, _changed(before, shelf)))
+
+    def _mark(self, name: str) -> int:
+        """Return a number that changes whenever something was committed that can change the study's tables."""
+        store = self.library.store
+        keys = [key for part in ("studies/", "attempts/", "packs/", "proofs/") for key in store.keys(part)]
+        return hash((name, *(key for key in keys if not key.endswith("log.txt"))))
+
+    def start(self) -> None:
+        """Look once, then go on in a thread until `stop`."""
+        self.look()
+        self._thread = threading.Thread(target=self._go_on, name="seedbed-feed", daemon=True)
+        self._thread.start()
+
+    def _go_on(self) -> None:
+        pause = _LEAST_PAUSE_S
+        while not self._stop.wait(pause):
+            pause = max(_LEAST_PAUSE_S, self.look() * (1 / _SHARE - 1))
+
+    def stop(self) -> None:
+        """End the thread and remove the files."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+        if self._folder:
+            self._folder.cleanup()
+
+
+def _changed(before: Shelf | None, after: Shelf) -> dict[str, int]:
+    """Return condition → the first step at which the number of measured runs, or any count, changed."""
+    old = {c.condition.id: c for c in before.summary.conditions} if before else {}
+    found: dict[str, int] = {}
+    for condition in after.summary.conditions:
+        former = old.get(condition.condition.id)
+        steps, measured = condition.curves.steps, condition.curves.measured
+        if former is None:
+            found[condition.condition.label] = 0
+            continue
+        known = dict(zip(former.curves.steps.tolist(), former.curves.measured.tolist(), strict=True))
+        news = [s for s, n in zip(steps.tolist(), measured.tolist(), strict=True) if known.get(s) != n]
+        if news:
+            found[condition.condition.label] = int(np.min(news))
+        elif former.counts != condition.counts:
+            found[condition.condition.label] = int(steps[-1]) if len(steps) else 0
+    return found

@@ -1,0 +1,121 @@
+"""The table of runs: filtered, grouped by a factor, with the numbers of each group."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.errors import QueryError
+from orchestrator.dashboard import questions
+from orchestrator.dashboard.answers import columns_of, rows_of
+from orchestrator.dashboard.feed import Shelf
+from orchestrator.dashboard.filters import Columns, where
+from orchestrator.dashboard.view import Body, Params, View
+from orchestrator.query import runs_with_factors
+
+_HIDDEN = ("study", "condition_id", "factors")
+_SHOWN = ("run_id", "condition", "status", "score", "last_step", "attempts", "seed_init", "seed_data", "reason")
+
+
+def runs(view: View, params: Params) -> Body:
+    """Return what stands around the table: its columns, the filter's SQL, the groups where some were asked for."""
+    shelf = view.feed.shelf(study_of(view, params))
+    name = shelf.declared.name
+    table = view.feed.ask(name, _rows_sql(shelf, "true"))
+    columns = columns_of_runs(table)
+    matching = where(params.get("filter", ""), columns, _texts(columns))
+    question = questions.Question("Runs", _rows_sql(shelf, matching), f"seedbed.open(STORE).runs({name!r}).pandas()")
+    group = params.get("group", "")
+    return {
+        "title": f"Runs of {name}",
+        "study": name,
+        "studies": view.feed.names(),
+        "version": shelf.version,
+        "filter": params.get("filter", ""),
+        "columns": table.column_names,
+        "shown": [c for c in params.get("columns", "").split(",") if c in table.column_names] or _default(table),
+        "sort": params.get("sort", ""),
+        "group": group,
+        "groups": _groups(view, shelf, columns, matching, group) if group else None,
+        "matching": view.feed.ask(name, f"SELECT count(*) AS n FROM ({question.sql})")["n"][0].as_py(),
+        "launched": shelf.launched,
+        "rule": shelf.summary.rule.model_dump(mode="json"),
+        "question": question.links(name),
+    }
+
+
+def study_of(view: View, params: Params) -> str:
+    """Return the study that is asked for, or the first; raises QueryError where there is none."""
+    names = view.feed.names()
+    if not names:
+        raise QueryError("the store holds no study yet: seedbed run STUDY --store …")
+    return params.get("study") or names[0]
+
+
+def run_rows(view: View, params: Params) -> Body:
+    """Return all rows that pass the filter, by columns."""
+    return columns_of(run_table(view, params))
+
+
+def run_table(view: View, params: Params) -> pa.Table:
+    """Return all rows that pass the filter, as a table."""
+    shelf = view.feed.shelf(study_of(view, params))
+    name = shelf.declared.name
+    columns = columns_of_runs(view.feed.ask(name, _rows_sql(shelf, "true")))
+    return view.feed.ask(name, _rows_sql(shelf, where(params.get("filter", ""), columns, _texts(columns))))
+
+
+def matching_rows(view: View, params: Params) -> Body:
+    """Return the places of the rows that pass the filter, in the table of all rows."""
+    shelf = view.feed.shelf(study_of(view, params))
+    name = shelf.declared.name
+    columns = columns_of_runs(view.feed.ask(name, _rows_sql(shelf, "true")))
+    matching = where(params.get("filter", ""), columns, _texts(columns))
+    sql = (
+        "SELECT place FROM (SELECT row_number() OVER (ORDER BY condition, run_id) - 1 AS place, * "
+        f"FROM ({_rows_sql(shelf, 'true')})) WHERE {matching} ORDER BY place"
+    )
+    return {"version": shelf.version, "places": view.feed.ask(name, sql)["place"].to_pylist()}
+
+
+def columns_of_runs(table: pa.Table) -> Columns:
+    """Return the columns of the table of runs and which hold numbers."""
+    kinds = {f.name: pa.types.is_integer(f.type) or pa.types.is_floating(f.type) for f in table.schema}
+    return Columns(kinds)
+
+
+def _texts(columns: Columns) -> list[str]:
+    return [column for column, is_number in columns.numeric.items() if not is_number]
+
+
+def _default(table: pa.Table) -> list[str]:
+    return [column for column in _SHOWN if column in table.column_names]
+
+
+def _rows_sql(shelf: Shelf, matching: str) -> str:
+    rule = shelf.summary.rule
+    names = runs_with_factors(shelf.tables["runs"].slice(0, 0)).column_names
+    factors = sorted({name for c in shelf.declared.conditions for name in c.factors})
+    own = [*(n for n in names if n not in _HIDDEN), *factors]
+    picked = ", ".join(f"runs.{questions.name(column)}" for column in own)
+    return (
+        f"SELECT * FROM (SELECT {picked}, last.value AS score\nFROM runs LEFT JOIN metrics AS last ON "
+        "last.run_id = runs.run_id AND last.step = runs.planned_steps\n"
+        f"  AND last.metric = {questions.text(rule.metric)} AND runs.status = 'finished')\n"
+        f"WHERE {matching}\nORDER BY condition, run_id"
+    )
+
+
+def _groups(view: View, shelf: Shelf, columns: Columns, matching: str, asked: str) -> Body:
+    group, threshold = questions.name(columns.find(asked)), shelf.summary.rule.threshold
+    sql = (
+        f"SELECT {group}, count(*) AS runs, count(score) AS n, avg(score) AS mean, stddev_samp(score) AS sd,\n"
+        "  min(score) AS min, quantile_cont(score, 0.05) AS q05, quantile_cont(score, 0.25) AS q25,\n"
+        "  quantile_cont(score, 0.5) AS q50, quantile_cont(score, 0.75) AS q75, quantile_cont(score, 0.95) AS q95,\n"
+        f"  max(score) AS max, count(*) FILTER (score >= {threshold!r}) AS successes,\n"
+        "  count(*) FILTER (status = 'diverged') AS diverged, count(*) FILTER (status = 'failed') AS failed\n"
+        f"FROM ({_rows_sql(shelf, matching)})\nGROUP BY {group} ORDER BY {group}"
+    )
+    name = shelf.declared.name
+    rows: list[dict[str, Any]] = rows_of(view.feed.ask(name, sql))
+    question = questions.Question("Groups", sql, f"seedbed.open(STORE).sql({sql!r}, study={name!r}).pandas()")
+    return {"rows": rows, "question": question.links(name)}

@@ -1,0 +1,149 @@
+// Curves over runs on canvases: the fan of quantiles, every run's line, chosen runs, and n where it changes.
+import { axes, path } from "./axes.js";
+import { element, svg } from "./dom.js";
+import { number } from "./state.js";
+
+const QUANTILES = ["q95", "q75", "q50", "q25", "q05"];
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const faint = (name, share) => colour(name) + Math.round(share * 255).toString(16).padStart(2, "0");
+
+// Lines as they come from the server: a head of JSON, then float64 [run, step].
+export async function fetchLines(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  const buffer = await answer.arrayBuffer();
+  const length = new DataView(buffer).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  const all = new Float64Array(buffer, 4 + length), width = head.steps.length;
+  head.values = head.run_ids.map((_, i) => all.subarray(i * width, (i + 1) * width));
+  return head;
+}
+
+export function range(lists) {
+  let low = Infinity, high = -Infinity;
+  for (const list of lists) for (const v of list) if (Number.isFinite(v)) { if (v < low) low = v; if (v > high) high = v; }
+  if (low > high) return [0, 1];
+  if (low >= 0 && high <= 1 && high > 0.2) return [-0.03, 1.03];
+  const pad = 0.05 * (high - low || 1);
+  return [low - pad, high + pad];
+}
+
+// One condition's panel. fan: rows of the roll-up; lines: what fetchLines gives, or null.
+export class Panel {
+  constructor(title, { onPick, onZoom, launched, height = 220 }) {
+    Object.assign(this, { title, onPick, onZoom, launched, height, marked: new Set(), fan: [], lines: null, view: "fan", zoom: null });
+    this.said = element("span", { class: "soft" });
+    this.holder = element("div", { tabindex: "0", role: "img", "aria-label": title, onkeydown: (e) => this.key(e) });
+    this.root = element("div", { class: "panel", "data-panel": title }, element("h3", {}, element("span", {}, title), this.said), this.holder);
+  }
+
+  draw(y) {
+    this.y = y;
+    const useFan = this.view !== "lines", useLines = this.view !== "fan" && this.lines;
+    const steps = useLines ? mergedSteps(this.fan, this.lines) : this.fan.map((r) => r.step);
+    const data = [steps], series = [{}], bands = [];
+    if (useFan) {
+      const byStep = new Map(this.fan.map((r) => [r.step, r]));
+      const ink = colour("--ink"), edge = faint("--blue", 0.35);
+      for (const q of QUANTILES) {
+        data.push(steps.map((s) => byStep.get(s)?.[q] ?? null));
+        series.push({ stroke: q === "q50" ? ink : edge, width: q === "q50" ? 2 : 0.5, points: { show: steps.length < 2 }, spanGaps: true });
+      }
+      bands.push({ series: [1, 5], fill: faint("--blue", 0.14) }, { series: [2, 4], fill: faint("--blue", 0.24) });
+    }
+    this.first = data.length;
+    if (useLines) {
+      const at = new Map(steps.map((s, i) => [s, i]));
+      const many = this.lines.run_ids.length > 60;
+      this.lines.run_ids.forEach((run, i) => {
+        const line = new Array(steps.length).fill(null);
+        this.lines.values[i].forEach((v, j) => { if (!Number.isNaN(v)) line[at.get(this.lines.steps[j])] = v; });
+        const marked = this.marked.has(run);
+        data.push(line);
+        series.push({ stroke: marked ? colour("--green") : faint(this.lines.scores[run] ? "--orange" : "--blue", many ? 0.35 : 0.6), width: marked ? 2.5 : 1, points: { show: false }, spanGaps: true });
+      });
+    }
+    const n = steps.length ? this.fan.map((r) => r.n) : [];
+    if (n.some((v) => v !== this.launched)) {
+      const byStep = new Map(this.fan.map((r) => [r.step, r.n]));
+      data.push(steps.map((s) => byStep.get(s) ?? null));
+      series.push({ scale: "n", stroke: colour("--grey"), fill: faint("--grey", 0.15), width: 1, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }), spanGaps: true });
+    }
+    this.plot?.destroy();
+    this.plot = new uPlot(this.options(series, bands, y), data, this.holder);
+    this.tell(null);
+  }
+
+  options(series, bands, y) {
+    const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "11px system-ui" };
+    return {
+      width: Math.max(this.root.clientWidth, 260), height: this.height, series, bands,
+      legend: { show: false }, cursor: { points: { show: false }, drag: { x: true, y: false, setScale: false } },
+      scales: { x: { time: false, range: (u, low, high) => this.zoom ?? [low, high] }, y: { range: () => y }, n: { range: () => [0, 6 * this.launched] } },
+      axes: [{ ...axis, size: 30, values: (u, v) => v.map((s) => number(s)) }, { ...axis, size: 46 }],
+      hooks: {
+        setCursor: [(u) => this.tell(u.cursor.idx)],
+        setSelect: [(u) => { if (u.select.width > 8) this.onZoom([u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")]); }],
+        ready: [(u) => u.over.addEventListener("click", () => { const run = this.nearest(u); if (run) this.onPick(run); })],
+      },
+    };
+  }
+
+  nearest(u) {
+    if (u.cursor.idx === null || u.select.width > 8 || !this.lines || this.view === "fan") return null;
+    let best = null, distance = 20;
+    this.lines.run_ids.forEach((run, i) => {
+      const v = u.data[this.first + i][u.cursor.idx];
+      const gap = v === null ? Infinity : Math.abs(u.valToPos(v, "y") - u.cursor.top);
+      if (gap < distance) [best, distance] = [run, gap];
+    });
+    return best;
+  }
+
+  // The header's text: n of N at the cursor, and the median there.
+  tell(index) {
+    if (!this.fan.length) { this.said.textContent = `n = 0 of ${this.launched}: no probe yet`; return; }
+    const step = index === null || index === undefined ? this.fan.at(-1).step : this.plot?.data[0][index];
+    const row = this.fan.find((r) => r.step === step) ?? this.fan.at(-1);
+    this.said.textContent = `n = ${row.n} of ${row.launched} at step ${row.step.toLocaleString("en")}: median ${number(row.q50)}, 25–75 % ${number(row.q25)}–${number(row.q75)}`;
+    this.holder.setAttribute("aria-label", `${this.title}: ${this.said.textContent}`);
+  }
+
+  key(event) {
+    if (!this.plot || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+    event.preventDefault();
+    const steps = this.plot.data[0];
+    this.at = Math.min(Math.max((this.at ?? steps.length - 1) + (event.key === "ArrowRight" ? 1 : -1), 0), steps.length - 1);
+    this.plot.setCursor({ left: this.plot.valToPos(steps[this.at], "x"), top: this.plot.valToPos(this.fan.find((r) => r.step === steps[this.at])?.q50 ?? this.y[0], "y") });
+    this.tell(this.at);
+  }
+
+  resize() {
+    if (this.plot) this.plot.setSize({ width: Math.max(this.root.clientWidth, 260), height: this.height });
+  }
+
+  // The same as SVG, for a file.
+  svg(yLabel) {
+    const steps = this.fan.map((r) => r.step);
+    const [low, high] = this.zoom ?? [steps[0] ?? 0, steps.at(-1) ?? 1];
+    const last = this.fan.at(-1);
+    const chart = axes({ height: 260, top: 26, x: { low, high, label: "step" }, y: { low: this.y[0], high: this.y[1], label: yLabel }, label: this.title });
+    chart.add("text", { class: "label", x: 52, y: 14 }, `${this.title}  (n = ${last?.n ?? 0} of ${this.launched})`);
+    const inside = this.fan.filter((r) => r.step >= low && r.step <= high && r.q50 !== null);
+    if (this.view !== "lines") {
+      for (const [a, b] of [["q05", "q95"], ["q25", "q75"]]) {
+        const there = inside.map((r) => [chart.px(r.step), chart.py(r[a])]), back = inside.map((r) => [chart.px(r.step), chart.py(r[b])]).reverse();
+        chart.add("path", { class: "band", d: path([...there, ...back]) + "Z" });
+      }
+      chart.add("path", { class: "k-ink line", d: path(inside.map((r) => [chart.px(r.step), chart.py(r.q50)])) });
+    }
+    if (this.view !== "fan" && this.lines) {
+      this.lines.run_ids.forEach((run, i) => chart.root.append(svg("path", { class: this.lines.scores[run] ? "k1 thin" : "k-blue thin", fill: "none", "stroke-dasharray": "none", opacity: 0.5, d: path(this.lines.steps.map((s, j) => [s >= low && s <= high ? chart.px(s) : NaN, chart.py(this.lines.values[i][j])])) })));
+    }
+    return chart.root;
+  }
+}
+
+function mergedSteps(fan, lines) {
+  return [...new Set([...fan.map((r) => r.step), ...lines.steps])].sort((a, b) => a - b);
+}

@@ -1,0 +1,42 @@
+// Elements without markup: every text that comes from a study is text, whatever it holds.
+const SVG = "http://www.w3.org/2000/svg";
+
+export function element(name, attributes = {}, ...children) {
+  return filled(document.createElement(name), attributes, children);
+}
+
+export function svg(name, attributes = {}, ...children) {
+  return filled(document.createElementNS(SVG, name), attributes, children);
+}
+
+function filled(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+export function tableOf(columns, records, show, most = 500) {
+  const head = element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)));
+  const body = records.slice(0, most).map((record) =>
+    element("tr", {}, ...columns.map((name) => element("td", {}, show(record[name], name, record)))));
+  const note = records.length > most ? `The first ${most} of ${records.length} rows; CSV has all.` : `${records.length} rows`;
+  return element("table", { class: "numbers" }, element("caption", {}, note), element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+// Two or three buttons of which one is pressed.
+export function choice(label, options, chosen, onChange) {
+  const group = element("span", { role: "group", "aria-label": label });
+  for (const option of options) {
+    group.append(element("button", {
+      type: "button", class: "quiet", "data-choice": option, "aria-pressed": String(option === chosen), onclick: () => {
+        for (const other of group.children) other.setAttribute("aria-pressed", String(other.dataset.choice === option));
+        onChange(option);
+      },
+    }, option), " ");
+  }
+  return group;
+}
