@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from jobs.errors import QueryError
-from jobs.store import LocalStore
+from jobs.store import Store
 from orchestrator.dashboard.alerts import Alarm, Pace
 from orchestrator.dashboard.app import make_app
 from orchestrator.dashboard.feed import Feed
@@ -69,7 +69,7 @@ class Settings:
 class Dashboard:
     """A dashboard that can be started and stopped, in a thread or as the whole process."""
 
-    store: LocalStore
+    store: Store
     settings: Settings
     tokens: dict[Scope, str]
     view: View = field(init=False)
@@ -84,7 +84,9 @@ class Dashboard:
         feed.listen(broadcast.publish)
         feed.listen(alarm.on_news)
         sandbox = Sandbox(settings.limits)
-        self.view = View(feed, sandbox, alarm, broadcast, Gate(self.tokens, time.time), self.store.root.name)
+        self.view = View(
+            feed, sandbox, alarm, broadcast, Gate(self.tokens, time.time), self.store.url.rstrip("/").rpartition("/")[2]
+        )
         inner = BodyLimit(make_app(self.view, settings.cookie))
         self.app = Guard(self._with_loop(inner), self.view.gate, settings.hosts, settings.cookie)
 

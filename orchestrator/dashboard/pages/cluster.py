@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
-from jobs.store import LocalStore, get_record
+from jobs.store import LocalStore, Store, get_record
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.pages.runs import study_of
 from orchestrator.dashboard.view import Body, Params, View
@@ -56,7 +56,7 @@ def _runs_of(shelf: Shelf) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _pack(store: LocalStore, pack_id: str, runs: list[dict[str, Any]]) -> Body:
+def _pack(store: Store, pack_id: str, runs: list[dict[str, Any]]) -> Body:
     keys = PackKeys(pack_id)
     claim: dict[str, Any] = {}
     with suppress(NotFound, Corrupt):
@@ -77,8 +77,10 @@ def _pack(store: LocalStore, pack_id: str, runs: list[dict[str, Any]]) -> Body:
     }
 
 
-def _time(store: LocalStore, key: str) -> float | None:
-    """Return when the file was written, in seconds since 1970; None where there is none."""
+def _time(store: Store, key: str) -> float | None:
+    """Return when the file was written, in seconds since 1970; None where there is none, or in a bucket."""
+    if not isinstance(store, LocalStore):
+        return None
     try:
         return store.local(key).stat().st_mtime
     except (NotFound, OSError):
