@@ -8,11 +8,11 @@ Source: Venzon & Moolgavkar 1988, with regula falsi in place of their Newton ste
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from math import inf, isfinite, isinf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
+from scipy.special import ndtri, stdtrit
 
 Floats = NDArray[np.float64]
 Likelihood = Callable[[Floats], tuple[float, Floats, Floats]]
@@ -68,17 +68,28 @@ def _uphill(slope: Floats, hessian: Floats) -> Floats:
     return np.asarray(vectors @ ((vectors.T @ slope) / np.maximum(np.abs(values), floor)), np.float64)
 
 
-def profile_interval(likelihood: Likelihood, top: Top, which: int, level: float) -> tuple[float, float]:
-    """Return the ends of the profile-likelihood interval of one parameter; infinite where it is not bounded."""
+def profile_interval(
+    likelihood: Likelihood, top: Top, which: int, level: float, degrees: float = inf
+) -> tuple[float, float]:
+    """Return the ends of the profile-likelihood interval of one parameter; infinite where it is not bounded.
+
+    degrees: of freedom left for the spread; the root of the deviance is held against Student's t with as many, as
+    for profiles in least squares (Bates & Watts 1988, 6.1), and infinitely many give the likelihood-ratio test.
+    """
     rest = np.flatnonzero(np.arange(len(top.parameters)) != which)
     information = -top.hessian
     inner = information[np.ix_(rest, rest)]
     curvature = information[which, which]
     if len(rest):
         curvature -= information[which, rest] @ np.linalg.pinv(inner) @ information[rest, which]
-    root = sqrt(float(chdtri(1, 1 - level)))
+    root = critical(level, degrees)
     scale = min(max(root / sqrt(curvature) if curvature > 1e-6 else 1.0, 1e-3), 5.0)
     return _end(likelihood, top, which, root, -scale), _end(likelihood, top, which, root, scale)
+
+
+def critical(level: float, degrees: float) -> float:
+    """Return how far the signed root of the deviance may be from 0."""
+    return float(ndtri((1 + level) / 2) if isinf(degrees) else stdtrit(degrees, (1 + level) / 2))
 
 
 def _end(likelihood: Likelihood, top: Top, which: int, root: float, step: float) -> float:

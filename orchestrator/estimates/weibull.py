@@ -4,7 +4,8 @@ log T = β₀ + β₁·(log₁₀ scale) + σW. Brackets enter as what they are:
 likelihood in (β, log σ); scipy's `weibull_min.fit` of interval-censored data lost the optimum from its own start in
 some of 200 samples. Every run is assumed to break through if it trained long enough; where some never would, use
 `cure.py`: here they would stretch the tail and drag the medians.
-Intervals are profile-likelihood intervals; infinite where the data do not bound a number.
+Intervals are profile-likelihood intervals with Student's t for the spread: with the normal quantile those of a slope
+covered .93 at 30 and 60 runs. They are infinite where the data do not bound a number.
 """
 
 from dataclasses import dataclass
@@ -57,13 +58,13 @@ def weibull_aft(low: Floats, high: Floats, cohort: Cohort, x: Floats | None = No
     low, high: [run], in steps; low = high is an onset at exactly that step, an infinite high none up to low.
     x: [run], a covariate such as log₁₀ scale. Raises ValueError for what cannot be fitted.
     """
-    method = "weibull accelerated failure time, profile likelihood"
+    method = "weibull accelerated failure time, profile t"
     columns = 1 if x is None else 2
     low, high = checked(low, high)
     spread(low, high)
     likelihood = BracketLikelihood(low, high, design(low, x), np.zeros((len(low), 0)))
     top = fitted(likelihood, start_of(low, high, columns))
-    ends = [profile_interval(likelihood, top, which, level) for which in range(columns + 1)]
+    ends = [profile_interval(likelihood, top, which, level, degrees(likelihood)) for which in range(columns + 1)]
     beta = top.parameters
     sigma = Estimate(exp(beta[columns]), exp(ends[columns][0]), exp(ends[columns][1]), method, level, cohort)
     intercept, *slope = (Estimate(float(beta[i]), *ends[i], method, level, cohort) for i in range(columns))
@@ -77,9 +78,14 @@ def weibull_median(
     centred = None if x is None else x - at
     likelihood = BracketLikelihood(*checked(low, high), design(low, centred), np.zeros((len(low), 0)), offset=LOG_LOG_2)
     top = fitted(likelihood, start_of(low, high, likelihood.x.shape[1]))
-    ends = profile_interval(likelihood, top, 0, level)
-    method = "weibull median, profile likelihood"
+    ends = profile_interval(likelihood, top, 0, level, degrees(likelihood))
+    method = "weibull median, profile t"
     return Estimate(exp(top.parameters[0]), safe_exp(ends[0]), safe_exp(ends[1]), method, level, cohort)
+
+
+def degrees(likelihood: BracketLikelihood) -> int:
+    """Return the degrees of freedom left for the spread: runs less parameters, at least 1."""
+    return max(len(likelihood.low) - likelihood.size, 1)
 
 
 def checked(low: Floats, high: Floats) -> tuple[Floats, Floats]:

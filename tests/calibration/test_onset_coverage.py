@@ -13,10 +13,10 @@ import pytest
 
 from orchestrator.estimates.cure import cure_weibull
 from orchestrator.estimates.estimate import Cohort, Estimate
-from orchestrator.estimates.profile import maximise
+from orchestrator.estimates.profile import critical, maximise
 from orchestrator.estimates.survival import kaplan_meier
 from orchestrator.estimates.turnbull import turnbull
-from orchestrator.estimates.weibull import LOG_LOG_2, start_of, weibull_aft, weibull_median
+from orchestrator.estimates.weibull import LOG_LOG_2, degrees, start_of, weibull_aft, weibull_median
 from orchestrator.estimates.weibull_likelihood import BracketLikelihood
 
 pytestmark = pytest.mark.timeout(1800)  # the full repetitions, on a busy machine
@@ -28,7 +28,6 @@ REPEATS = [
 GRID = np.arange(0.0, 1501, 100)
 SHAPE = 2.0
 MEDIAN = 1000 * log(2) ** (1 / SHAPE)
-CRITICAL = 3.841458820694124
 Draw = Callable[[np.random.Generator], Estimate]
 Holds = Callable[[np.random.Generator], int]
 
@@ -43,7 +42,7 @@ def misses(draw: Draw, truth: float, repetitions: int) -> tuple[float, float]:
 def likelihood_misses(
     draw: Callable[[np.random.Generator], tuple[BracketLikelihood, np.ndarray]], which: int, truth: float, reps: int
 ) -> tuple[float, float]:
-    """Return what `misses` does, by asking the likelihood-ratio test about the truth."""
+    """Return what `misses` does, by asking how much the truth costs in likelihood."""
     generator = np.random.default_rng(0)
     above = below = 0
     for _ in range(reps):
@@ -51,7 +50,8 @@ def likelihood_misses(
         top = maximise(likelihood, start)
         at = top.parameters.copy()
         at[which] = truth
-        rejected = 2 * (top.value - maximise(likelihood, at, which).value) > CRITICAL
+        left = inf if likelihood.z.shape[1] else degrees(likelihood)
+        rejected = 2 * (top.value - maximise(likelihood, at, which).value) > critical(0.95, left) ** 2
         above += rejected and top.parameters[which] > truth
         below += rejected and top.parameters[which] < truth
     return above / reps, below / reps
