@@ -40,7 +40,7 @@ def study(runs: int) -> Study:
 
 def milliseconds_per_run(runs: int) -> tuple[float, float]:
     """Return milliseconds per run of the whole drive with its tables and summary, and of a bare durable write."""
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=".", prefix="bench-") as folder:
         store = open_store(Path(folder) / "store", create=True)
         cluster = InlineCluster()
         start = time.perf_counter()
