@@ -22,6 +22,11 @@ def proof_key(study: str, number: int) -> str:
     return f"proofs/{study}.{number:04d}.json"
 
 
+def decision_key(study: str, number: int) -> str:
+    """Return the key of what the study's stop rule decided at its `number`-th look."""
+    return f"decisions/{study}.{number:04d}.json"
+
+
 def task_key(code: str) -> str:
     """Return the key of the source of a user's own task with this `sha256:…` code."""
     return f"tasks/{code.removeprefix('sha256:')}.py"

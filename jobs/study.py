@@ -14,7 +14,7 @@ are conditions × seeds, each with its content id. Reading and checking a file i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,7 @@ from jobs.identity import canonical_json, run_id, run_spec
 from jobs.schedule import Every, Schedule
 from jobs.seeds import Seeds
 from jobs.spec import Condition, Count, Origin, Spec
+from jobs.stop import StopRule
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
@@ -144,6 +145,7 @@ class StudySettings(Spec):
     grid: GridBlock | list[GridBlock] = Field(default_factory=dict)
     seeds: SeedDesign
     fork: ForkRule | None = None
+    stop: StopRule | None = None
     execution: ExecutionRule = ExecutionRule()
 
 
@@ -199,6 +201,7 @@ class Study:
 
     task_sources  the `code` of each user's own task → the text of its file (empty where all are built in)
     folder        where the files of such tasks lie
+    counts        condition → number of seeds, where a stop rule has given more than the first batch
     """
 
     settings: StudySettings
@@ -206,6 +209,7 @@ class Study:
     points: tuple[GridPoint, ...]
     task_sources: dict[str, str]
     folder: Path
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -215,12 +219,22 @@ class Study:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Return every declared run, condition by condition in the order of the grid, seeds ascending."""
-        seeds = tuple(self.settings.seeds.seeds())
         return tuple(
             Run(run_id(run_spec(point.spec, mine, origin)), point, mine, origin)
             for point in self.points
-            for mine, origin in point.seeds_and_origins(seeds)
+            for mine, origin in point.seeds_and_origins(self._seeds(point.id))
         )
+
+    def _seeds(self, condition_id: str) -> tuple[Seeds, ...]:
+        design = self.settings.seeds
+        if condition_id in self.counts:
+            design = design.model_copy(update={"count": self.counts[condition_id]})
+        return tuple(design.seeds())
+
+    @property
+    def first_batch(self) -> int:
+        """Return how many seeds a condition has before any stop rule has looked."""
+        return sum(1 for _ in self.settings.seeds.seeds())
 
     @property
     def scale(self) -> str:

@@ -17,6 +17,7 @@ from jobs.faults import describe, locate, near
 from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
 from jobs.spec import Condition
+from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, GridBlock, GridPoint, Study, StudySettings
 from jobs.yaml_tree import Path as Keys
 from jobs.yaml_tree import YamlTree, parse
@@ -75,10 +76,28 @@ class _Reader:
                 ("scale",),
                 f"{settings.scale!r} is not a factor of the grid{near(settings.scale, self._factor_names())}",
             )
+        if settings is not None and settings.stop is not None:
+            self._check_stop(settings, points)
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}
         return Study(settings, text, tuple(points), sources, self.folder)
+
+    def _check_stop(self, settings: StudySettings, points: list[GridPoint]) -> None:
+        stop, first = settings.stop, sum(1 for _ in settings.seeds.seeds())
+        if settings.seeds.design == "crossed" or settings.fork is not None:
+            self._add(("stop",), "gives seeds one by one: it goes with paired, init_only and data_only, without a fork")
+        if isinstance(stop, WidthStop) and stop.most < first:
+            self._add(("stop", "most"), f"{stop.most} seeds are fewer than the first batch of {first}")
+        if not isinstance(stop, MidpointStop):
+            return
+        if stop.budget < first * len(points):
+            self._add(("stop", "budget"), f"{stop.budget} runs are fewer than the first batch of {first * len(points)}")
+        values = [dict(point.factors) for point in points]
+        numbers = [v for factors in values for v in factors.values() if isinstance(v, int | float) and v is not True]
+        alone = all(len(factors) == 1 for factors in values) and len({name for f in values for name in f}) == 1
+        if not (alone and len(points) > 1 and len(numbers) == len(points) and all(v > 0 for v in numbers)):
+            self._add(("stop",), "midpoint needs a grid of one factor with at least two positive numbers: the scale")
 
     def _blocks(self) -> list[tuple[Keys, GridBlock]]:
         """Return the products of the grid with the path of each in the file; [] where the form is wrong."""

@@ -8,11 +8,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from jobs.errors import AlreadyExists, Corrupt, Fault, NotFound, StudyError
 from jobs.identity import canonical_json
 from jobs.layout import parse_attempt_key, study_key, task_key
 from jobs.seeds import Seeds
 from jobs.spec import Origin
+from jobs.stop import StopRule
 from jobs.store import Store, get_record, put_record
 from jobs.study import Study, SuccessRule
 
@@ -46,6 +49,7 @@ class Declared:
     scale  the factor on the x axis; empty where none is
     tasks  the `code` of each user's own task
     imported  the digest of an import, for runs that were trained elsewhere; else empty
+    stop   the rule that gives the seeds, and how many each condition had before it looked; None: a fixed number
     """
 
     name: str
@@ -60,6 +64,7 @@ class Declared:
     runs: tuple[DeclaredRun, ...]
     tasks: tuple[str, ...] = ()
     imported: str = ""
+    stop: tuple[StopRule, int] | None = None
 
 
 def register(store: Store, study: Study, file: str) -> Declared:
@@ -130,7 +135,9 @@ def _newest(store: Store, name: str) -> int:
 
 def _body(study: Study, file: str) -> dict[str, Any]:
     places = {point.id: index for index, point in enumerate(study.points)}
-    return {
+    stop = study.settings.stop
+    ruled = {"stop": {"rule": stop.model_dump(mode="json"), "first": study.first_batch}} if stop else {}
+    return ruled | {
         "study": study.name,
         "file": file,
         "text": study.text,
@@ -173,7 +180,16 @@ def _declared(body: dict[str, Any], revision: int) -> Declared:
         conditions=conditions,
         runs=tuple(DeclaredRun(run[0], conditions[run[1]], Seeds(*run[2:6]), _origin(run[6:])) for run in body["runs"]),
         imported=body.get("imported", ""),
+        tasks=tuple(body["tasks"]),
+        stop=_stop(body.get("stop")),
     )
+
+
+def _stop(body: dict[str, Any] | None) -> tuple[StopRule, int] | None:
+    if body is None:
+        return None
+    rule: StopRule = TypeAdapter(StopRule).validate_python(body["rule"])
+    return rule, int(body["first"])
 
 
 def _origin(rest: list[dict[str, Any]]) -> Origin | None:

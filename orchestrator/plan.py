@@ -10,6 +10,7 @@ from jobs.schedule import steps_of
 from jobs.store import Store
 from jobs.study import GridPoint, Study
 from orchestrator.packing import Machine, Todo, assumed_timings, pack_runs
+from orchestrator.stop_rules import StopPlan, stop_plan
 from orchestrator.store_state import Standing, read_standings
 
 _FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward 2, backward 4 (Kaplan et al. 2020, 2.1)
@@ -45,6 +46,7 @@ class StudyPlan:
     study: str
     conditions: tuple[ConditionPlan, ...]
     cpus: int
+    stop: StopPlan | None = None
 
     def total(self, name: str) -> int:
         """Return the sum of one column over the conditions."""
@@ -57,6 +59,7 @@ class StudyPlan:
             "study": self.study,
             "cpus": self.cpus,
             "conditions": [asdict(condition) for condition in self.conditions],
+            "stop": asdict(self.stop) if self.stop else None,
             "total": {name: self.total(name) for name in columns},
         }
 
@@ -79,7 +82,9 @@ def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
         count[pack.condition_id] += 1
     runs = Counter(run.point.id for run in study.runs)
     conditions = (_condition(study, point, todo[point.id], runs[point.id], count[point.id]) for point in study.points)
-    return StudyPlan(study.name, tuple(conditions), machine.cpus)
+    stop = study.settings.stop
+    told = stop_plan(stop, study.first_batch) if stop else None
+    return StudyPlan(study.name, tuple(conditions), machine.cpus, told)
 
 
 def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, packs: int) -> ConditionPlan:

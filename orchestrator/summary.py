@@ -14,11 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.records import Status
+from jobs.stop import StopRule
 from jobs.study import SuccessRule
 from orchestrator.declared import Declared, DeclaredCondition
 from orchestrator.estimates.estimate import Cohort, Estimate
 from orchestrator.estimates.onset import MedianOnset, median_onset, onset
 from orchestrator.estimates.success import Interval, jeffreys, manski, success_probability
+from orchestrator.stop_rules import published, rule_id
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
@@ -141,7 +143,7 @@ def summarise(declared: Declared, tables: dict[str, pa.Table]) -> StudySummary:
         text=declared.text,
         scale=declared.scale,
         rule=rule,
-        conditions=tuple(_condition(c, by_condition[c.id], rows, rule) for c in declared.conditions),
+        conditions=tuple(_condition(c, by_condition[c.id], rows, declared) for c in declared.conditions),
         findings=tables["audit"].num_rows,
     )
 
@@ -156,7 +158,10 @@ class _Ended:
     disputed: bool
 
 
-def _condition(condition: DeclaredCondition, runs: list[_Ended], rows: pa.Table, rule: SuccessRule) -> ConditionSummary:
+def _condition(
+    condition: DeclaredCondition, runs: list[_Ended], rows: pa.Table, declared: Declared
+) -> ConditionSummary:
+    rule = declared.success
     run_ids = [run.run_id for run in runs]
     status = {run.run_id: run.status for run in runs}
     curves = curves_of(rows, run_ids)
@@ -179,7 +184,7 @@ def _condition(condition: DeclaredCondition, runs: list[_Ended], rows: pa.Table,
         counts=counts,
         scores=scores,
         successes=successes,
-        success=success_probability(successes, cohort, level=LEVEL),
+        success=_success(successes, cohort, declared.stop),
         jeffreys=jeffreys(successes, known, LEVEL),
         bounds=manski(successes, known, cohort.censored),
         mean_of_successes=float(scores[good].mean()) if good.any() else None,
@@ -188,6 +193,14 @@ def _condition(condition: DeclaredCondition, runs: list[_Ended], rows: pa.Table,
         curves=curves,
         latest=_latest(curves, rule.threshold),
     )
+
+
+def _success(k: int, cohort: Cohort, stop: tuple[StopRule, int] | None) -> Estimate:
+    """Return P(success) with the interval that holds after the study's stop rule; Wilson's where there is none."""
+    if stop is None:
+        return success_probability(k, cohort, level=LEVEL)
+    method, level = published(*stop)
+    return success_probability(k, cohort, method, level, rule_id(*stop))
 
 
 def curves_of(rows: pa.Table, run_ids: list[str]) -> Curves:

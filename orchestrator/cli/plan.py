@@ -5,10 +5,11 @@ from pathlib import Path
 from jobs.errors import ForeignStore
 from jobs.store import Store, is_url, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
-from orchestrator.cli.show import console, plan_table, print_json
+from orchestrator.cli.show import console, plan_table, print_json, stop_lines
 from orchestrator.clusters.inline import available_cpus
 from orchestrator.packing import Machine
 from orchestrator.plan import plan
+from orchestrator.rounds import as_decided
 
 _MOST_ROWS = 40
 
@@ -21,8 +22,9 @@ def command(study: StudyFile, store: StoreFolder = DEFAULT_STORE, cpus: Cpus = 0
 
     [bold]Example:[/bold] seedbed plan study.yaml --store results
     """
-    checked, _ = find_study(study)
+    checked, file = find_study(study)
     found = _opened(store)
+    checked = as_decided(checked, found, file)
     count = cpus or available_cpus()
     result = plan(checked, found, Machine(count, packs_at_once=count, device="cpu"))
     if as_json:
@@ -33,6 +35,8 @@ def command(study: StudyFile, store: StoreFolder = DEFAULT_STORE, cpus: Cpus = 0
         table.rows = table.rows[:_MOST_ROWS]
         table.caption = f"the first {_MOST_ROWS} of {len(result.conditions):,} conditions; --json lists all"
     console.print(table)
+    if result.stop:
+        console.print(*stop_lines(result.stop), sep="\n", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Pack widths are assumed for {count} CPUs; `seedbed run` measures them first.", highlight=False)
 
 

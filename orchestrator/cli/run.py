@@ -16,6 +16,7 @@ from jobs.layout import PackKeys
 from jobs.records import Status
 from jobs.store import open_store
 from jobs.study import Study
+from orchestrator.adaptive import Decision
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
 from orchestrator.cli.report import report_folder
 from orchestrator.cli.show import console, print_json, print_summary
@@ -24,6 +25,7 @@ from orchestrator.clusters import Cluster
 from orchestrator.declared import register
 from orchestrator.library import Library
 from orchestrator.progress import Watch
+from orchestrator.rounds import as_decided, train_rounds
 from orchestrator.scheduler import drive_under
 from orchestrator.state import State
 from orchestrator.summary import StudySummary
@@ -64,11 +66,11 @@ def command(
     """
     checked, file = find_study(study)
     library = Library(open_store(store, create=True))
-    register(library.store, checked, file)
+    register(library.store, as_decided(checked, library.store, file), file)
     began = time.monotonic()
     with showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show:
         place = partial(_cluster, cluster, cpus)
-        state = _drive(checked, library, place, show, takeover=takeover, strict=strict_environment)
+        state = _drive(checked, file, library, place, show, takeover=takeover, strict=strict_environment)
     tables = library.collect(checked.name)
     summary = library.summary(checked.name)
     folder = None if no_report else report_folder(store, checked.name)
@@ -87,7 +89,14 @@ def command(
 
 
 def _drive(
-    study: Study, library: Library, cluster: Callable[[], Cluster], show: Show, *, takeover: bool, strict: bool
+    study: Study,
+    file: str,
+    library: Library,
+    cluster: Callable[[], Cluster],
+    show: Show,
+    *,
+    takeover: bool,
+    strict: bool,
 ) -> State:
     """Drive the study as soon as nobody else does, and watch until then; returns the state at the end."""
     while True:
@@ -102,10 +111,23 @@ def _drive(
                 def changed(state: State) -> None:
                     show(state.finished)
 
-                return drive_under(lease, study, library.store, place, changed, strict=strict)
+                def train(batch: Study) -> State:
+                    return drive_under(lease, batch, library.store, place, changed, strict=strict)
+
+                return train_rounds(study, library, file, train, _say_decision)
         except LeaseLost as error:
             say(f"{error}; this process watches")
             takeover = False
+
+
+def _say_decision(decision: Decision) -> None:
+    more = {look.condition_id: decision.counts[look.condition_id] - look.launched for look in decision.looks}
+    runs = sum(more.values())
+    if decision.is_last:
+        say(f"look {decision.number}: enough seeds by the rule “{decision.rule}”")
+    else:
+        conditions = sum(1 for count in more.values() if count)
+        say(f"look {decision.number}: {runs} more runs in {conditions} of {len(more)} conditions")
 
 
 def _cluster(kind: ClusterKind, cpus: int) -> Cluster:

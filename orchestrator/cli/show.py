@@ -12,12 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from jobs.records import Status
+from orchestrator.estimates.estimate import FIXED
 from orchestrator.plan import StudyPlan
 from orchestrator.progress import Snapshot
+from orchestrator.stop_rules import StopPlan
 from orchestrator.summary import ConditionSummary, StudySummary
 from orchestrator.text import duration, interval, onset_text, probability, size
 
 _WIDE = 127
+INTERVALS = {"wilson": "Wilson", "agresti-coull": "Agresti-Coull", "clopper-pearson": "Clopper-Pearson"}
 _LABEL = 36  # a longer label of a condition goes on in the next line
 # Where nobody looks (a file, a log) lines are wide, so that tables keep their columns.
 console = Console() if sys.stdout.isatty() else Console(width=132)
@@ -56,9 +59,11 @@ def print_summary(summary: StudySummary) -> None:
     """Print the table of a study, a row per condition; on a narrow terminal in two parts."""
     rule = summary.rule
     title = f"{escape(summary.name)}: success is {escape(rule.metric)} ≥ {rule.threshold:g} at the last step; "
-    title += "95 % intervals"
+    first = summary.conditions[0].success
+    title += "95 % intervals" if first.stopping_rule == FIXED else f"{first.stopping_rule}; intervals hold after it"
+    column = f"{INTERVALS[first.method]}\n{first.level:.0%}"
     rows = [(escape(condition.condition.label), *_cells(condition)) for condition in summary.conditions]
-    columns = ["launched", "finished", "diverged", "failed", "P(success)", "Wilson", "Jeffreys"]
+    columns = ["launched", "finished", "diverged", "failed", "P(success)", column, "Jeffreys\n95%"]
     columns += ["mean if\nsuccess", "mean\nif not", "median\nonset"]
     if console.width >= _WIDE:
         console.print(_table(title, columns, rows))
@@ -160,3 +165,19 @@ def plan_table(plan: StudyPlan) -> Table:
             size(row.checkpoint_bytes),
         )
     return table
+
+
+def stop_lines(stop: StopPlan) -> list[str]:
+    """Return in words what a stop rule will take, and what its interval covers."""
+    lines = [f"The runs above are the seeds so far. The rule: {stop.rule}."]
+    if stop.seeds:
+        cells = [
+            f"{expected:.0f} if P = {probability(p)} (with 95 % at most {n})" for p, (expected, n) in stop.seeds.items()
+        ]
+        lines.append(f"Expected seeds a condition: {'; '.join(cells)}.")
+    if stop.coverage:
+        least, mean = stop.coverage
+        lines.append(f"Its interval covers {least:.1%} of the time at the worst P and {mean:.1%} on average, exactly.")
+    else:
+        lines.append(f"Its coverage is simulated and not exact (make calibration); {stop.note}.")
+    return lines

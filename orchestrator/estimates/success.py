@@ -11,7 +11,7 @@ from math import sqrt
 
 from scipy.special import betaincinv, ndtri
 
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 
 Interval = tuple[float, float]
 NO_RUNS: Interval = (0.0, 1.0)
@@ -85,7 +85,9 @@ METHODS = {
 }
 
 
-def success_probability(k: int, cohort: Cohort, method: str = "wilson", level: float = 0.95) -> Estimate:
+def success_probability(
+    k: int, cohort: Cohort, method: str = "wilson", level: float = 0.95, stopping_rule: str = FIXED
+) -> Estimate:
     """Return P(success) from k successes among the runs of a cohort whose outcome is known.
 
     A diverged run is known: it did not succeed. A censored one is in neither number; `manski` bounds its part.
@@ -93,7 +95,7 @@ def success_probability(k: int, cohort: Cohort, method: str = "wilson", level: f
     """
     n = cohort.finished + cohort.diverged
     low, high = METHODS[method](k, n, level)
-    return Estimate(k / n if n else float("nan"), low, high, method, level, cohort)
+    return Estimate(k / n if n else float("nan"), low, high, method, level, cohort, stopping_rule=stopping_rule)
 
 
 def _check(k: int, n: int) -> None:
