@@ -21,7 +21,7 @@ from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.firth import Counts
 from orchestrator.estimates.firth import fit as fit_curve
 from orchestrator.estimates.log_link import fit_means, means_at
-from orchestrator.estimates.outcomes import Outcomes
+from orchestrator.estimates.outcomes import Outcomes, percentile_ends
 
 Floats = NDArray[np.float64]
 METHOD = "mixture of laws, runs resampled"
@@ -138,7 +138,7 @@ def distribution_law(
     point = fit_parts(np.log(outcomes.scale), check(outcomes, threshold))
     drawn = fit_parts(np.log(outcomes.scale), sums_of(outcomes.drawn(rng, resamples), threshold), spare=point)
     log_at = np.log(at)
-    ends = [(1 - level) / 2, (1 + level) / 2]
+    ends = percentile_ends(int(outcomes.runs.min()), level)
 
     def curve(value: Floats, draws: Floats) -> Curve:
         low, high = np.quantile(draws, ends, axis=0)

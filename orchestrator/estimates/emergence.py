@@ -26,7 +26,7 @@ from orchestrator.estimates.distribution_law import (
 )
 from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.log_link import means_at
-from orchestrator.estimates.outcomes import Outcomes
+from orchestrator.estimates.outcomes import Outcomes, percentile_ends
 
 Floats = NDArray[np.float64]
 _LEAST_SCALES = 3
@@ -82,10 +82,10 @@ class Rivals:
 def change_of_mean(
     outcomes: Outcomes, threshold: float, rng: np.random.Generator, level: float = 0.95, resamples: int = 2_000
 ) -> ChangeOfMean:
-    """Return the parts of the mean's change over scale, with percentile intervals from resampled runs."""
+    """Return the parts of the mean's change over scale, with expanded percentiles of resampled runs."""
     point = _steps(check(outcomes, threshold))
     drawn = _steps(sums_of(outcomes.drawn(rng, resamples), threshold))
-    ends = [(1 - level) / 2, (1 + level) / 2]
+    ends = percentile_ends(int(outcomes.runs.min()), level)
     method = "Kitagawa, runs resampled"
 
     def estimate(part: int) -> Estimate:

@@ -20,6 +20,7 @@ from scipy.optimize import minimize, nnls
 from scipy.special import stdtrit
 
 from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
+from orchestrator.estimates.outcomes import percentile_ends
 from orchestrator.estimates.power_law import MOST_GROUPS
 
 Floats = NDArray[np.float64]
@@ -111,7 +112,8 @@ def loss_law(
     if resampled:
         method = "LSE, Huber 1e-3, runs resampled"
         drawn = np.array([descend(points, w, best)[0] for w in _resampled(points, rng, resamples)])
-        low, high = np.quantile(_with_optimum(drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        fewest = min(len(np.unique(points.run[points.scale == scale])) for scale in np.unique(points.scale))
+        low, high = np.quantile(_with_optimum(drawn), percentile_ends(fewest, level), axis=0)
     else:
         method = "LSE, Huber 1e-3, t over fits to groups of runs"
         fits = np.array([descend(points, w, best)[0] for w in _dealt(points, rng)])

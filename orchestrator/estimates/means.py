@@ -17,6 +17,7 @@ from scipy.special import stdtrit
 from scipy.stats import bootstrap, trim_mean
 
 from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.outcomes import percentile_ends
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
@@ -97,7 +98,7 @@ def probability_of_improvement(
     wins = np.array([((row > y) + 0.5 * (row == y)).mean(axis=1) for row in x])
     shares = [rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in wins.shape]
     drawn = np.einsum("bi,ij,bj->b", shares[0], wins, shares[1], optimize=True)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(drawn, percentile_ends(min(wins.shape), level))
     return Estimate(
         float(wins.mean()), float(low), float(high), "probability of improvement, percentile", level, cohort
     )
@@ -130,7 +131,7 @@ def _percentile(
         statistic(rows[rng.integers(len(rows), size=(min(per_batch, resamples - start), len(rows)))])
         for start in range(0, resamples, per_batch)
     ]
-    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.concatenate(drawn), percentile_ends(len(rows), level))
     return float(low), float(high)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
-from orchestrator.estimates.outcomes import Outcomes
+from orchestrator.estimates.outcomes import Outcomes, percentile_ends
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]  # [..., run] → [...]
@@ -84,7 +84,7 @@ def power_law(
         method = "log least squares, runs resampled"
         y = np.stack([statistic(scores) for scores in outcomes.drawn(rng, resamples)], axis=-1)
         drawn = _natural(fit(log_x, _logs(y), weight, offset, point))
-        bounds = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        bounds = np.quantile(drawn, percentile_ends(int(outcomes.runs.min()), level), axis=0)
         note = "" if outcomes.runs.min() >= _MANY_RUNS else "percentiles of so few runs are too narrow"
     parts = [
         Estimate(float(v), float(low), float(high), method, level, outcomes.cohort, note=note)

@@ -19,7 +19,7 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, hstack
 
 from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
-from orchestrator.estimates.outcomes import Outcomes
+from orchestrator.estimates.outcomes import Outcomes, percentile_ends
 
 Floats = NDArray[np.float64]
 METHOD = "joint pinball loss without crossing, runs resampled"
@@ -83,7 +83,7 @@ def quantile_laws(
     note = f"{int(outcomes.runs.min())} runs at a scale say little of the outer quantiles there" if thin else ""
 
     def estimate(value: float, draws: Floats) -> Estimate:
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(draws, percentile_ends(int(outcomes.runs.min()), level))
         return Estimate(float(value), float(low), float(high), METHOD, level, outcomes.cohort, note=note)
 
     return QuantileLaws(

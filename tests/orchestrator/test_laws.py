@@ -8,7 +8,7 @@ from scipy.optimize import approx_fprime, minimize
 
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.loss_law import LossPoints, descend, grid_starts, linear_starts, loss_law, objective
-from orchestrator.estimates.outcomes import Outcomes
+from orchestrator.estimates.outcomes import Outcomes, percentile_ends
 from orchestrator.estimates.power_law import fit, power_law
 
 TRUTH = (1.8172, 482.01, 0.3478, 2085.43, 0.3658)  # E, A, α, B, β of Besiroglu et al. 2024
@@ -157,6 +157,14 @@ def test_groups_hold_every_run_once_and_are_not_alike_across_scales() -> None:
     uneven = Outcomes.of([1.0, 2.0], [np.arange(1.0, 8.0), np.arange(1.0, 4.0)], cohort(10))
     assert [len(part) for part in uneven.groups(rng(), 20)] == [3, 3]
     assert [len(part) for part in uneven.groups(rng(), 2)] == [2, 2]
+
+
+def test_percentiles_are_taken_further_out_where_runs_are_few() -> None:
+    tails = [percentile_ends(runs, 0.95)[0] for runs in (2, 5, 20, 10_000)]
+    assert tails == sorted(tails)
+    assert tails[2] == pytest.approx(0.01587, abs=1e-4), "Φ(-√(20/19) t)"
+    assert tails[3] == pytest.approx(0.025, abs=1e-4)
+    assert percentile_ends(1, 0.95) == (0.0, 1.0)
 
 
 def test_the_order_of_scales_and_runs_moves_nothing() -> None:
