@@ -38,6 +38,9 @@ calibration: setup  ## every cell of coverage at 2,000 repetitions (CI tries 500
 sim: setup  ## ten thousand simulated histories of the head, its workers and its store
 	$(BIN)/python -m tests.sim --seeds 10000
 
+chaos: setup  ## kill hundreds of real workers; SEEDBED_CHAOS_FAULTS says how many
+	SEEDBED_CHAOS_FAULTS=$${SEEDBED_CHAOS_FAULTS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_chaos.py
+
 check: setup  ## lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -9,18 +9,24 @@ Beside them, in the same process, the bare durable writes that no store could do
 import argparse
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 from jobs.identity import canonical_json
+from jobs.pack import PackOutcome, RunOutcome
+from jobs.records import Status
 from jobs.store import open_store
 from jobs.study import Study
 from jobs.study_file import parse_study
 from orchestrator.clusters.inline import InlineCluster
 from orchestrator.declared import register
+from orchestrator.events import LaunchPack, PackEnded, PackLaunched, RunState, StudyOpened
 from orchestrator.library import Library
-from orchestrator.packing import Machine
+from orchestrator.packing import Machine, Pack
 from orchestrator.plan import plan
+from orchestrator.policy import Budgets
 from orchestrator.scheduler import drive
+from orchestrator.state import opened, transition
 
 STUDY = """\
 study: nothing
@@ -67,9 +73,34 @@ def seconds_to_plan(runs: int) -> float:
     return time.perf_counter() - start
 
 
+def seconds_of_the_machine(runs: int) -> float:
+    """Return CPU seconds of the pure machine for so many runs, a pack each, 128 at once, on no cluster at all."""
+    names = [f"r{index:07d}" for index in range(runs)]
+    packs = tuple(Pack("c", (name,), 1, 1.0) for name in names)
+    opening = StudyOpened(
+        {name: RunState(Status.WAITING, -1) for name in names}, packs, Machine(128, 128, "cpu"), Budgets(3)
+    )
+    start = time.process_time()
+    state, commands = opened(opening)
+    live: deque[tuple[str, Pack]] = deque()
+    launches = 0
+    while not state.finished:
+        for command in commands:
+            if isinstance(command, LaunchPack):
+                launches += 1
+                state, _ = transition(state, PackLaunched(command.pack.key, f"p{launches}"))
+                live.append((f"p{launches}", command.pack))
+        pack_id, pack = live.popleft()
+        ends = (RunOutcome(run_id=run, attempt=1, status=Status.FINISHED, step=0) for run in pack.run_ids)
+        state, commands = transition(state, PackEnded(pack_id, PackOutcome(pack_id=pack_id, runs=tuple(ends))))
+    assert state.counts() == {Status.FINISHED: runs}
+    return time.process_time() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, nargs="+", default=[250, 1000, 4000])
+    parser.add_argument("--machine", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--planned", type=int, default=10_000)
     given = parser.parse_args()
     milliseconds_per_run(8)
@@ -78,6 +109,9 @@ def main() -> None:
     for runs in given.runs:
         whole, bare = milliseconds_per_run(runs)
         print(f"| {runs:,} | {whole:.2f} | {bare:.2f} | {whole / bare:.1f} |")
+    for runs in given.machine:
+        seconds = seconds_of_the_machine(runs)
+        print(f"{runs:,} runs through the pure machine: {seconds:.2f} CPU-s, {1e6 * seconds / runs:.0f} µs a run")
     print(f"\n{given.planned:,} runs planned in {seconds_to_plan(given.planned):.2f} s")
 
 

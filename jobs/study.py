@@ -58,10 +58,14 @@ class ExecutionRule(Spec):
 
     pack_width  runs trained together in one process, or `calibrated`: measured on the device
     retries     further attempts that a run gets after a crash
+    preemptions further attempts after something outside: a node, a signal, silence, the store
+    packs_at_once  the most packs that train at once, or `machine`: as many as it holds
     """
 
     pack_width: Count | Literal["calibrated"] = "calibrated"
     retries: Annotated[int, Field(ge=0)] = 3
+    preemptions: Annotated[int, Field(ge=0)] = 100
+    packs_at_once: Count | Literal["machine"] = "machine"
 
 
 class Paired(Spec):

@@ -243,7 +243,7 @@ class Driver:
         if self.clock() < self._next_look:
             return
         self._next_look = self.clock() + LOOK_S
-        machine = self.cluster.machine()
+        machine = self.cluster.machine().at_most(self.study.settings.execution.packs_at_once)
         if machine != self.state.machine:
             self.feed(MachineChanged(machine))
         beats = newest_beats(self.store)

@@ -59,6 +59,10 @@ class Machine:
     device: str
     start_s: float = 0.0
 
+    def at_most(self, packs: int | Literal["machine"]) -> "Machine":
+        """Return the machine as it is to be filled, with so many packs at once."""
+        return self if packs == "machine" else replace(self, packs_at_once=min(packs, self.packs_at_once))
+
     def side_by_side(self, threads: int) -> int:
         """Return how many packs with that many threads train at once."""
         return max(1, min(self.cpus // threads, self.packs_at_once))

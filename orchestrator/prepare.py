@@ -39,7 +39,7 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
 
     The seeds of all runs are proven first. Raises SeedError, SpecMismatch, and what store and cluster raise.
     """
-    machine = cluster.machine()
+    machine = cluster.machine().at_most(study.settings.execution.packs_at_once)
     standings = read_standings(store, [run.id for run in study.runs])
     live = live_packs(study, store, standings)
     taken = {run_id for it in live for run_id in it.pack.run_ids}
@@ -51,7 +51,9 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
     execution = study.settings.execution
     packs = pack_runs(todo, timings, execution.pack_width, planned)
     runs = {run_id: _run_state(standing) for run_id, standing in standings.items()}
-    return Prepared(StudyOpened(runs, packs, machine, Budgets(execution.retries), tuple(live)), proofs)
+    return Prepared(
+        StudyOpened(runs, packs, machine, Budgets(execution.retries, execution.preemptions), tuple(live)), proofs
+    )
 
 
 def todo_of(study: Study, standings: Mapping[str, Standing]) -> list[Todo]:

@@ -1,4 +1,4 @@
-"""Packs on Ray: one actor per pack, each in a process of its own.
+"""Packs on Ray: each in a process of its own while it trains; the process is used again for the next.
 
 Ray starts and watches processes and is never asked for a result: what an actor returns is only that it ended.
 The embedded Ray listens on this machine, has no dashboard, and keeps token authentication on, with a token that
@@ -18,44 +18,14 @@ from jobs.pack import PackRun, SeedProof, get_outcome
 from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
-from orchestrator.clusters.inline import available_cpus, measure_here, prove_here
+from orchestrator.clusters.inline import available_cpus
+from orchestrator.clusters.ray_pool import Pool, loss
 from orchestrator.events import PackEnded, PackLost
 from orchestrator.packing import Machine, Timing
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STOP_GRACE_S = 20.0
 _START_S = 4.0  # a process that imports torch, on a core that it has to itself
-
-
-class PackActor:
-    """The process of one pack. `run` works in one thread, `stop` is heard in another."""
-
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-
-    def run(self, store_url: str, pack_id: str) -> SeedbedError | None:
-        """Carry the pack out; returns the error that ended it early, if it was one that Seedbed raises."""
-        from workers.pack import run_pack
-
-        try:
-            run_pack(store_url, pack_id, self._stop)
-        except SeedbedError as error:
-            return error
-        return None
-
-    def stop(self) -> None:
-        """Let the pack save a checkpoint and end."""
-        self._stop.set()
-
-    def measure(
-        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
-    ) -> list[Timing]:
-        """Return timings of a condition in this process."""
-        return measure_here(store_url, condition, most_runs, threads, seconds)
-
-    def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
-        """Return what the runs' seeds make, drawn in this process."""
-        return prove_here(store_url, condition, runs)
 
 
 @dataclass(slots=True)
@@ -76,6 +46,7 @@ class RayCluster:
         self._live: dict[str, _Live] = {}
         self._first: Any = None
         self._ray = _start(self._cpus)
+        self._pool = Pool(self._ray, self._cpus)
 
     def machine(self) -> Machine:
         """Return the CPUs that Ray may use."""
@@ -95,7 +66,7 @@ class RayCluster:
     def _before_packs(self, method: str, *arguments: Any) -> Any:
         """Call an actor that stays from condition to condition until a pack is launched; raises ClusterError."""
         if self._first is None:
-            self._first = self._actor(self._cpus)
+            self._first = self._pool.take(self._cpus)
         try:
             return self._ray.get(getattr(self._first, method).remote(*arguments))
         except self._ray.exceptions.RayTaskError as error:
@@ -104,17 +75,12 @@ class RayCluster:
             raise ClusterError(f"the process that prepares the packs ended: {_first_line(lost)}") from lost
 
     def launch(self, store_url: str, pack_id: str, threads: int) -> None:
-        """Start an actor for the pack."""
+        """Give the pack to an idle process, or to a new one."""
         if self._first is not None:
-            self._ray.kill(self._first)
+            self._pool.drop(self._first)
             self._first = None
-        actor = self._actor(threads)
+        actor = self._pool.take(threads)
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
-
-    def _actor(self, threads: int) -> Any:
-        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MKL_CBWR": "AUTO"}
-        options = {"num_cpus": threads, "max_restarts": 0, "max_concurrency": 2}
-        return self._ray.remote(PackActor).options(**options, runtime_env={"env_vars": environment}).remote()
 
     def poll(self, timeout_s: float) -> list[News]:
         """Return the news, waiting for the first."""
@@ -130,23 +96,23 @@ class RayCluster:
         try:
             error = self._ray.get(live.result)
         except self._ray.exceptions.RayError as lost:
-            return PackLost(pack_id, ClusterError(f"the pack's process ended: {_first_line(lost)}"))
-        finally:
-            self._ray.kill(live.actor)
+            self._pool.drop(live.actor)
+            return PackLost(pack_id, loss(self._ray, lost))
+        self._pool.give(live.actor)
         if error is not None:
             return PackLost(pack_id, error)
         return PackEnded(pack_id, get_outcome(open_store(live.store_url), pack_id))
 
     def stop(self, pack_id: str) -> None:
-        """Tell the pack's actor to stop."""
+        """Tell the pack's process to stop."""
         if pack_id in self._live:
-            self._live[pack_id].actor.stop.remote()
+            self._live[pack_id].actor.stop.remote(pack_id)
 
     def kill(self, pack_id: str) -> None:
         """Kill the pack's process, where it can still be reached."""
         live = self._live.pop(pack_id, None)
         if live is not None:
-            self._ray.kill(live.actor)
+            self._pool.drop(live.actor)
 
     def close(self) -> None:
         """Stop every pack, wait a little for their checkpoints, and shut Ray down."""

@@ -4,6 +4,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from jobs.claims import attempts_of
 from jobs.errors import SpecMismatch, StoreFull, StudyInterrupted
 from jobs.layout import attempt_key
 from jobs.records import Status
-from jobs.store import LocalStore, get_record, put_record
+from jobs.store import LocalStore, get_record, open_store, put_record
 from jobs.study import Study
 from orchestrator.clusters.inline import InlineCluster, prove_here
 from orchestrator.declared import read_declared, register, studies
@@ -84,6 +85,16 @@ def test_a_stored_spec_that_does_not_match_its_id_is_refused_and_left_alone(
     with pytest.raises(SpecMismatch, match=run.id):
         drive(study(), store, FakeCluster())
     assert {key: store.get(key) for key in store.keys("") if not key.startswith("drivers/")} == before
+
+
+def test_at_most_so_many_packs_train_at_once(store: LocalStore, study: MakeStudy, tmp_path: Path) -> None:
+    def most_at_once(where: LocalStore, execution: str) -> int:
+        seen: list[int] = []
+        drive(study(execution=execution), where, FakeCluster(cpus=2), lambda state: seen.append(len(state.live)))
+        return max(seen)
+
+    assert most_at_once(store, "{pack_width: 2, packs_at_once: 1}") == 1
+    assert most_at_once(open_store(tmp_path / "other", create=True), "{pack_width: 2}") == 2
 
 
 def test_on_change_sees_every_state_up_to_the_end(store: LocalStore, study: MakeStudy) -> None:

@@ -1,0 +1,102 @@
+"""Processes on Ray that carry out one pack after another, so that 4 s of importing torch are not paid for each.
+
+A process takes the packs of one number of threads: torch and MKL fix it at their start. A pack that crashes takes its
+own process down and no other. Whatever is idle makes room for a process of another shape.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.errors import ClusterError, NodeLost, OutOfMemory, SeedbedError
+from jobs.pack import PackRun, SeedProof
+from jobs.spec import Condition
+from orchestrator.clusters.inline import measure_here, prove_here
+from orchestrator.packing import Timing
+
+
+class PackActor:
+    """The process of one pack after another. `run` works in one thread, `stop` is heard in another."""
+
+    def __init__(self) -> None:
+        self._stops: dict[str, threading.Event] = {}
+
+    def run(self, store_url: str, pack_id: str) -> SeedbedError | None:
+        """Carry a pack out; returns the error that ended it early, if it was one that Seedbed raises."""
+        from workers.pack import run_pack
+
+        try:
+            run_pack(store_url, pack_id, self._stops.setdefault(pack_id, threading.Event()))
+        except SeedbedError as error:
+            return error
+        finally:
+            self._stops.pop(pack_id, None)
+        return None
+
+    def stop(self, pack_id: str) -> None:
+        """Let a pack save a checkpoint and end; it may not have begun."""
+        self._stops.setdefault(pack_id, threading.Event()).set()
+
+    def measure(
+        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+    ) -> list[Timing]:
+        """Return timings of a condition in this process."""
+        return measure_here(store_url, condition, most_runs, threads, seconds)
+
+    def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
+        """Return what the runs' seeds make, drawn in this process."""
+        return prove_here(store_url, condition, runs)
+
+    def process(self) -> tuple[str, int]:
+        """Return the node and the number of this process."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+
+class Pool:
+    """The actors of one cluster. `cpus` is what all of them may hold together."""
+
+    def __init__(self, ray: Any, cpus: int) -> None:
+        self._ray, self.cpus = ray, cpus
+        self._idle: dict[int, list[Any]] = {}
+        self._threads: dict[Any, int] = {}
+
+    def take(self, threads: int) -> Any:
+        """Return an actor with that many threads: an idle one, or a new one."""
+        if self._idle.get(threads):
+            return self._idle[threads].pop()
+        others = [actor for of_threads in self._idle.values() for actor in of_threads]
+        while others and sum(self._threads.values()) + threads > self.cpus:
+            self.drop(others.pop())
+        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MKL_CBWR": "AUTO"}
+        options = {"num_cpus": threads, "max_restarts": 0, "max_concurrency": 2}
+        actor = self._ray.remote(PackActor).options(**options, runtime_env={"env_vars": environment}).remote()
+        self._threads[actor] = threads
+        return actor
+
+    def give(self, actor: Any) -> None:
+        """Take an actor back that has nothing to do."""
+        self._idle.setdefault(self._threads[actor], []).append(actor)
+
+    def drop(self, actor: Any) -> None:
+        """End an actor's process, if it can still be reached."""
+        threads = self._threads.pop(actor, 0)
+        if actor in self._idle.get(threads, []):
+            self._idle[threads].remove(actor)
+        self._ray.kill(actor)
+
+
+def loss(ray: Any, error: BaseException) -> SeedbedError:
+    """Return what an error of Ray means for the pack: its node, its memory, or its process."""
+    line = str(error).strip().partition("\n")[0]
+    words = str(error).lower()
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return OutOfMemory(line)
+    # An actor's death names its cause in words alone.
+    if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in words or "node was terminated" in words:
+        return NodeLost(f"the pack's node is gone: {line}")
+    if "memory pressure" in words or "out of memory" in words:
+        return OutOfMemory(line)
+    return ClusterError(f"the pack's process ended: {line}")
