@@ -19,7 +19,7 @@ from orchestrator.estimates.means import (
     probability_of_improvement,
 )
 from orchestrator.estimates.order_statistics import exact_level, quantile_over_runs, ranks
-from orchestrator.estimates.profiles import dkw_half_width, performance_profile, survival_of_scores
+from orchestrator.estimates.profiles import performance_profile
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden_values.json").read_text())
 
@@ -38,8 +38,6 @@ def test_reference_values() -> None:
     assert optimality_gap(np.array([0.5, 1.5]), 1.0, cohort(2), rng()).value == 0.25
     better = probability_of_improvement(np.array([1.0, 2, 3]), np.array([2.0, 2, 0]), cohort(6), rng())
     assert better.value == pytest.approx(2 / 3, abs=1e-15)
-    assert dkw_half_width(20) == pytest.approx(0.3037, abs=1e-4)
-    assert dkw_half_width(50) == pytest.approx(0.1921, abs=1e-4)
 
 
 def test_the_interval_of_t_is_that_of_scipy() -> None:
@@ -122,14 +120,6 @@ def test_diverged_runs_are_the_worst_of_a_quantile() -> None:
     assert few.low == -inf
     assert "do not bound" in few.note
     assert np.isnan(quantile_over_runs(scores[:0], 0.5, cohort(0)).value)
-
-
-def test_the_survival_of_scores_is_that_of_the_definition() -> None:
-    scores = np.array([0.5, 0.5, 0.75, 1.0])
-    found = survival_of_scores(scores, cohort(5, diverged=1))
-    assert found.thresholds.tolist() == [0.5, 0.75, 1.0]
-    assert found.value.tolist() == [0.4, 0.2, 0.0]
-    assert np.all((found.low >= 0) & (found.low <= found.value) & (found.value <= found.high) & (found.high <= 1))
 
 
 def test_profiles_of_tasks_are_means_of_survivals() -> None:
