@@ -249,7 +249,8 @@ class World:
             if driver.state.error:
                 raise driver.state.error
             self.checks.on_finish(head.number, driver.state)
-            self.is_over = True
+            # One that was stopped and does not know yet that it was replaced says nothing of what its successor does.
+            self.is_over = head.lease.epoch == self.checks.epoch
             self._leave(head)
 
     def _leave(self, head: Head) -> None:
