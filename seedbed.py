@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.errors import NotFound, QueryError
 from jobs.layout import attempt_key
 from jobs.store import Store, open_store
+from orchestrator.collected import metric_names, rows_of
 from orchestrator.estimates.estimate import Estimate
 from orchestrator.estimates.success import METHODS, success_probability
 from orchestrator.library import Library
@@ -100,15 +100,15 @@ class Results:
 
     def metrics(self, metric: str, study: str = "") -> Answer:
         """Return every row of one metric; raises QueryError for one that the study does not have."""
-        rows = self.library.tables(self.library.only(study))["metrics"]
-        found = rows.filter(pc.field("metric") == metric)
-        if not found.num_rows and rows.num_rows:
-            names = ", ".join(sorted(pc.unique(rows["metric"]).to_pylist()))
-            raise QueryError(f"no metric is called {metric!r}; there are {names}")
+        tables = self.library.tables(self.library.only(study))
+        found = rows_of(tables, metric)
+        names = metric_names(tables)
+        if not found.num_rows and names:
+            raise QueryError(f"no metric is called {metric!r}; there are {', '.join(names)}")
         return Answer(found)
 
     def sql(self, text: str, study: str = "") -> Answer:
-        """Return the answer of one SELECT over runs, metrics, attempts, checkpoints and audit; raises QueryError."""
+        """Return the answer of one SELECT over the views that `orchestrator/query.py` names; raises QueryError."""
         return Answer(self.library.sql(text, study))
 
     def summary(self, study: str = "") -> StudySummary:

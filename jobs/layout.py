@@ -6,6 +6,7 @@ two attempts never write under one name.
 
 import re
 from dataclasses import dataclass
+from urllib.parse import quote
 
 _BEAT = re.compile(r"^beats/(?P<pack_id>[^/]+)\.(?P<number>\d{8})\.json$")
 _DRIVER = re.compile(r"^drivers/(?P<study>[^/]+)\.(?P<epoch>\d{6})(?:\.(?P<what>json|released\.json|\d{8}\.beat))$")
@@ -82,6 +83,11 @@ def parse_driver_key(key: str) -> tuple[str, int, str] | None:
     return (found["study"], int(found["epoch"]), found["what"]) if found else None
 
 
+def pack_of(key: str) -> str:
+    """Return the pack that wrote the file under `key`."""
+    return key.split("/")[1]
+
+
 @dataclass(frozen=True, slots=True)
 class PackKeys:
     """The keys of one launched pack."""
@@ -140,3 +146,9 @@ class PackKeys:
 def table_folder(study: str, version: int) -> str:
     """Return the prefix of one version of a study's tables."""
     return f"tables/{study}.{version:06d}/"
+
+
+def part_key(study: str, version: int, condition_id: str, number: int) -> str:
+    """Return the key of one file of the table `metrics`, in folders named as Hive names its partitions."""
+    place = f"metrics/condition_id={quote(condition_id, safe='')}/part-{number:05d}.parquet"
+    return table_folder(study, version) + place

@@ -1,66 +1,89 @@
 """Verified shards → tables: incremental, free of order, and doing it twice changes nothing.
 
 Only shards whose bytes match their manifest are read. A row counts as the attempts' resume steps say
-(`jobs/claims.py`); where a superseded row differs from the one that stands, both attempts measured the same
-step differently, and that is a finding in `audit`, never an average. A run is a row whether it trained or not.
+(`jobs/claims.py`), and only in a shard of the pack that claimed its attempt; where a row that does not count differs
+from the one that stands, both measured the same step differently, and that is a finding in `audit`, never an average.
+A run is a row whether it trained or not.
+
+The table `metrics` is made in parts (`parts.py`). A part whose shards and attempts are what they were is not made
+again: its digest says so, in this process or in the newest version in the store.
 
 Not here: keeping the tables in the store (`tables.py`), questions to them (`query.py`, `estimates/`).
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.claims import Attempt, counts, environment_digest, get_attempt
+from jobs.claims import Attempt, counts, get_attempt
 from jobs.errors import Corrupt, NotFound
-from jobs.identity import canonical_json
 from jobs.layout import PackKeys, parse_attempt_key
 from jobs.pack import RunOutcome, get_outcome
-from jobs.parquet import read_table
-from jobs.records import ATTEMPTS, AUDIT, CHECKPOINTS, METRICS, PROBES_OF_SEEDS, RUNS, Status
-from jobs.store import Store, committed, get_record, read_manifest, verified
+from jobs.records import AUDIT, CHECKPOINTS, PROBES_OF_SEEDS
+from jobs.store import Manifest, Store, committed, read_manifest
+from orchestrator.collected import Collected, Kept, Map, Placed, Tables, Workspace, on_threads
 from orchestrator.declared import Declared
-from orchestrator.rollups import rollups_of
+from orchestrator.parts import PART_RUNS, PartTask, make_part
+from orchestrator.rollups import RollTask, groups_of, make_rollup
+from orchestrator.runs_table import Attempts, RunsTables
 from orchestrator.seed_audit import read_proof
 
-Tables = dict[str, pa.Table]
-_ROW_ORDER = [("run_id", "ascending"), ("step", "ascending"), ("metric", "ascending")]
-_NO_LIMIT = np.iinfo(np.int64).max
+__all__ = ["Collector", "Tables"]
+_NO_LIMIT = 2**63 - 1
 
 
 @dataclass(slots=True)
 class Collector:
-    """Reads what the packs of one study have committed; a second call reads only what is new."""
+    """Reads what the packs of one study have committed; a second call reads only what is new.
+
+    map    how parts are made
+    sink   the store and prefix where parts are put that are in no version yet; None: a temporary folder
+    """
 
     store: Store
     declared: Declared
+    map: Map = on_threads
+    sink: tuple[Store, str] | None = None
     _claims: dict[tuple[str, int], Attempt] = field(default_factory=dict)
-    _shards: dict[str, pa.Table] = field(default_factory=dict)
+    _shards: dict[str, dict[str, Manifest]] = field(default_factory=dict)
+    _checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
     _outcomes: dict[str, dict[str, RunOutcome]] = field(default_factory=dict)
     _findings: dict[str, str] = field(default_factory=dict)
     _environments: dict[str, str] = field(default_factory=dict)
+    _parts: dict[str, Placed] = field(default_factory=dict)
+    _rolled: dict[str, pa.Table] = field(default_factory=dict)
+    _workspace: Workspace | None = None
 
-    def collect(self) -> Tables:
+    def knows(self, before: Collected) -> None:
+        """Take over the parts and roll-ups of tables that were collected before, where they are whole."""
+        self._parts |= {placed.part.source: placed for placed in before.parts if placed.part.source}
+        rollups = before.small["rollups"]
+        for condition_id, source in before.rolled.items():
+            self._rolled[source] = rollups.filter(pc.field("condition_id") == condition_id)
+
+    def collect(self) -> Collected:
         """Return all tables of the study as the store stands now, by the names of `records.TABLES`."""
         attempts = self._read_claims()
         packs = sorted({attempt.pack_id for of_run in attempts.values() for attempt in of_run})
         for pack_id in packs:
             self._read_pack(pack_id)
-        rows, disagreements = self._standing_rows(attempts)
-        audit = [*self._corrupt_rows(), *disagreements]
-        runs = self._runs(attempts, rows)
-        return {
+        parts = self._made(list(self._tasks(attempts)))
+        last_steps = {run: step for placed in parts for run, step in placed.part.last_steps.items()}
+        of_runs = RunsTables(self.store, self.declared, attempts, self._outcomes, self._environments, self._findings)
+        runs = of_runs.runs(last_steps)
+        rollups, rolled = self._rollups(runs, parts)
+        small = {
             "runs": runs,
-            "metrics": rows.sort_by(_ROW_ORDER),
-            "rollups": rollups_of(runs, rows),
-            "attempts": self._attempts(attempts),
-            "checkpoints": self._checkpoints(attempts, packs),
+            "attempts": of_runs.attempts_table(),
+            "checkpoints": self._checkpoints_table(attempts, packs),
             "probes_of_seeds": self._probes_of_seeds(),
-            "audit": _table(AUDIT, audit).sort_by([(name, "ascending") for name in AUDIT.names]),
+            "rollups": rollups,
         }
+        small["audit"] = self._audit(parts)
+        return Collected(small, tuple(placed for placed in parts if placed.part.rows), rolled)
 
     def _read_claims(self) -> dict[str, list[Attempt]]:
         """Return the attempts of every declared run that has any, oldest first."""
@@ -90,99 +113,84 @@ class Collector:
             outcome = None
         except Corrupt as error:
             self._findings[keys.outcome], outcome = error.message, None
+        shards = self._shards.setdefault(pack_id, {})
         for key in committed(self.store, keys.shards):
-            if key not in self._shards and key not in self._findings:
-                self._read_shard(key)
+            if key not in shards and key not in self._findings:
+                try:
+                    shards[key] = read_manifest(self.store, key)
+                except (Corrupt, NotFound) as error:
+                    self._findings[key] = error.message
         if outcome is not None:
             self._outcomes[pack_id] = {run.run_id: run for run in outcome.runs}
 
-    def _read_shard(self, key: str) -> None:
+    def _tasks(self, attempts: Attempts) -> Iterator[PartTask]:
+        """Yield what each part is to be made from, by condition and number; parts without any shard are left out."""
+        of_condition: dict[str, list[str]] = {}
+        for run in self.declared.runs:
+            of_condition.setdefault(run.condition.id, []).append(run.id)
+        for condition_id in sorted(of_condition):
+            declared = of_condition[condition_id]
+            for number, start in enumerate(range(0, len(declared), PART_RUNS)):
+                runs = sorted(declared[start : start + PART_RUNS])
+                packs = sorted({a.pack_id for run in runs for a in attempts.get(run, ())})
+                shards = [self._shards[pack][key] for pack in packs for key in sorted(self._shards[pack])]
+                if shards:
+                    standing = tuple(s for run in runs for s in _standing(attempts.get(run, [])))
+                    yield PartTask(self.store.url, condition_id, number, tuple(runs), tuple(shards), standing)
+
+    def _made(self, tasks: list[PartTask]) -> list[Placed]:
+        """Return all parts, in the order of the tasks; only those that are not known are made."""
+        found = {task.source: known for task in tasks if (known := self._known(task.source)) is not None}
+        new = [task for task in tasks if task.source not in found]
+        if new:
+            sink, prefix = self._sink()
+            at = [replace(task, sink_url=sink.url, sink_prefix=prefix) for task in new]
+            for task, part in zip(new, self.map(make_part, at), strict=True):
+                key = part.key(prefix)
+                keeps = Kept(self._workspace, key) if self._workspace is not None and part.rows else None
+                found[task.source] = Placed(part, sink, key, keeps)
+        self._parts = {source: placed for source, placed in found.items() if placed.part.source}
+        return [found[task.source] for task in tasks]
+
+    def _known(self, source: str) -> Placed | None:
+        placed = self._parts.get(source)
+        if placed is None or not placed.part.rows:
+            return placed
         try:
-            manifest = read_manifest(self.store, key)
-            table = read_table(verified(self.store, manifest), METRICS)
-            if table.num_rows != manifest.extra["rows"]:
-                raise Corrupt(key, f"has {table.num_rows} rows, was committed with {manifest.extra['rows']}")
-        except (Corrupt, NotFound) as error:
-            self._findings[key] = error.message
-        except (pa.ArrowException, OSError) as error:
-            self._findings[key] = f"cannot be read as Parquet: {error}"
-        else:
-            self._shards[key] = table
+            placed.path()
+        except (Corrupt, NotFound):  # it is made again, from the shards
+            return None
+        return placed
 
-    def _standing_rows(self, attempts: dict[str, list[Attempt]]) -> tuple[pa.Table, list[dict[str, Any]]]:
-        """Return the rows that count, and the findings where one that does not differs from one that does."""
-        shards = [self._shards[key] for key in sorted(self._shards)]
-        rows = pa.concat_tables(shards) if shards else METRICS.empty_table()
-        run_ids = pa.array(sorted(attempts), pa.string())
-        codes = pc.index_in(rows["run_id"], run_ids)
-        rows, codes = rows.filter(codes.is_valid()), codes.drop_null()
-        limits = _limits(attempts, run_ids.to_pylist())
-        number = np.minimum(rows["attempt"].to_numpy(), limits.shape[1] - 1)
-        stands = rows["step"].to_numpy() <= limits[codes.to_numpy(), number]
-        kept = rows.filter(pa.array(stands))
-        dropped = rows.filter(pa.array(~stands))
-        return kept, _disagreements(kept, dropped)
+    def _sink(self) -> tuple[Store, str]:
+        if self.sink is not None:
+            return self.sink
+        if self._workspace is None:
+            self._workspace = Workspace()
+        return self._workspace.store, self._workspace.prefix()
 
-    def _corrupt_rows(self) -> list[dict[str, Any]]:
-        return [
+    def _rollups(self, runs: pa.Table, parts: Sequence[Placed]) -> tuple[pa.Table, dict[str, str]]:
+        """Return the roll-ups of all conditions, and by condition the digest of what its own was made from."""
+        tasks = []
+        for group in groups_of(runs):
+            mine = [p for p in parts if p.part.condition_id == group.condition_id and p.part.rows]
+            files = tuple((p.store.url, p.key, p.part.sha256, p.part.size_bytes) for p in mine)
+            names = tuple(sorted({name for p in mine for name in p.part.metrics}))
+            tasks.append(RollTask(group, names, files))
+        new = [task for task in tasks if task.source not in self._rolled]
+        made = dict(zip([task.source for task in new], self.map(make_rollup, new), strict=True))
+        self._rolled = {task.source: made.get(task.source, self._rolled.get(task.source)) for task in tasks}
+        whole = pa.concat_tables([self._rolled[task.source] for task in tasks])
+        return whole, {task.group.condition_id: task.source for task in tasks}
+
+    def _audit(self, parts: Sequence[Placed]) -> pa.Table:
+        corrupt = [
             {"run_id": "", "step": -1, "finding": "corrupt", "key": key, "detail": detail}
             for key, detail in self._findings.items()
         ]
-
-    def _outcome_of(self, attempt: Attempt) -> RunOutcome | None:
-        said = self._outcomes.get(attempt.pack_id, {}).get(attempt.run_id)
-        return said if said is not None and said.attempt == attempt.attempt else None
-
-    def _runs(self, attempts: dict[str, list[Attempt]], rows: pa.Table) -> pa.Table:
-        last = rows.group_by("run_id").aggregate([("step", "max")])
-        last_step = dict(zip(last["run_id"].to_pylist(), last["step_max"].to_pylist(), strict=True))
-        records = []
-        for run in self.declared.runs:
-            mine = attempts.get(run.id, [])
-            said = self._outcome_of(mine[-1]) if mine else None
-            status = said.status if said else Status.RUNNING if mine else Status.WAITING
-            records.append(
-                {
-                    "study": self.declared.name,
-                    "run_id": run.id,
-                    "condition_id": run.condition.id,
-                    "condition": run.condition.label,
-                    "factors": canonical_json(run.condition.factors).decode(),
-                    **{f"seed_{name}": seed for name, seed in run.seeds.as_dict().items()},
-                    "status": str(status),
-                    "reason": said.reason if said else "",
-                    "attempts": len(mine),
-                    "last_step": last_step.get(run.id, -1),
-                    "planned_steps": run.condition.planned_steps,
-                    "parent_run": run.origin.run_id if run.origin else "",
-                    "first_step": run.origin.step if run.origin else 0,
-                    "mixed_environment": self._is_mixed(mine),
-                }
-            )
-        return _table(RUNS, records)
-
-    def _environment(self, pack_id: str) -> str:
-        """Return the digest of the fingerprint under which a pack trained; empty where its claim cannot be read."""
-        if pack_id not in self._environments:
-            try:
-                facts = get_record(self.store, PackKeys(pack_id).claim)["environment"]
-                self._environments[pack_id] = environment_digest(facts)
-            except (NotFound, KeyError):
-                return ""
-            except Corrupt as error:
-                self._findings[PackKeys(pack_id).claim] = error.message
-                return ""
-        return self._environments[pack_id]
-
-    def _is_mixed(self, attempts: list[Attempt]) -> bool:
-        """Return whether the attempts that made the run what it is, each from the last, had several fingerprints."""
-        found: set[str] = set()
-        by_pack = {attempt.pack_id: attempt for attempt in attempts}
-        attempt = attempts[-1] if attempts else None
-        while attempt is not None:
-            found.add(self._environment(attempt.pack_id))
-            attempt = by_pack.get(attempt.resumed_pack)
-        return len(found) > 1
+        rows = [*corrupt, *(finding for placed in parts for finding in placed.part.findings)]
+        once = {tuple(row[name] for name in AUDIT.names): row for row in rows}
+        return table_of(AUDIT, [once[key] for key in sorted(once)])
 
     def _probes_of_seeds(self) -> pa.Table:
         try:
@@ -191,82 +199,36 @@ class Collector:
             self._findings[error.key], proof = error.message, {}
         wanted = {run.id for run in self.declared.runs}
         rows = [asdict(row) for run_id in sorted(proof) if run_id in wanted for row in proof[run_id]]
-        return _table(PROBES_OF_SEEDS, rows)
+        return table_of(PROBES_OF_SEEDS, rows)
 
-    def _attempts(self, attempts: dict[str, list[Attempt]]) -> pa.Table:
+    def _checkpoints_table(self, attempts: Attempts, packs: Sequence[str]) -> pa.Table:
         records = []
-        for run_id in sorted(attempts):
-            for attempt in attempts[run_id]:
-                said = self._outcome_of(attempt)
-                records.append(
-                    {
-                        "run_id": run_id,
-                        "attempt": attempt.attempt,
-                        "pack_id": attempt.pack_id,
-                        "first_step": max(attempt.resumed_step, 0),
-                        "resumed_pack": attempt.resumed_pack,
-                        "environment": self._environment(attempt.pack_id),
-                        "status": str(said.status if said else Status.RUNNING),
-                        "reason": said.reason if said else "",
-                    }
-                )
-        return _table(ATTEMPTS, records)
-
-    def _checkpoints(self, attempts: dict[str, list[Attempt]], packs: list[str]) -> pa.Table:
-        records = []
-        for pack_id in packs:
-            for key in committed(self.store, PackKeys(pack_id).checkpoints):
-                try:
-                    extra = read_manifest(self.store, key).extra
-                except NotFound:  # a rolling one that its pack has just let go
-                    continue
-                except Corrupt as error:
-                    self._findings[key] = error.message
-                    continue
-                for part in extra["runs"]:
-                    if counts(extra["step"], part["attempt"], attempts.get(part["run_id"], [])):
-                        fields = {name: part[name] for name in ("run_id", "attempt", "slot", "sha256")}
-                        records.append({**fields, "step": extra["step"], "kind": extra["kind"], "key": key})
-        return _table(CHECKPOINTS, records).sort_by([("run_id", "ascending"), ("step", "ascending")])
+        there: dict[str, dict[str, Any]] = {}
+        for key in (key for pack_id in packs for key in committed(self.store, PackKeys(pack_id).checkpoints)):
+            try:
+                extra = self._checkpoints.get(key) or read_manifest(self.store, key).extra
+            except NotFound:  # a rolling one that its pack has just let go
+                continue
+            except Corrupt as error:
+                self._findings[key] = error.message
+                continue
+            there[key] = extra
+            for part in extra["runs"]:
+                if counts(extra["step"], part["attempt"], attempts.get(part["run_id"], [])):
+                    fields = {name: part[name] for name in ("run_id", "attempt", "slot", "sha256")}
+                    records.append({**fields, "step": extra["step"], "kind": extra["kind"], "key": key})
+        self._checkpoints = there
+        return table_of(CHECKPOINTS, records).sort_by([("run_id", "ascending"), ("step", "ascending")])
 
 
-def _table(schema: pa.Schema, records: list[dict[str, Any]]) -> pa.Table:
+def table_of(schema: pa.Schema, records: list[dict[str, Any]]) -> pa.Table:
+    """Return the records as a table of this schema."""
     return pa.Table.from_pylist(records, schema=schema)
 
 
-def _limits(attempts: dict[str, list[Attempt]], run_ids: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return [run, attempt]: the last step at which a row of that attempt counts (see `claims.counts`).
-
-    An attempt that no claim stands for, such as one whose claim is corrupt, counts nowhere.
-    """
-    most = max((attempt.attempt for of_run in attempts.values() for attempt in of_run), default=0)
-    limits = np.full((len(run_ids), most + 2), np.int64(-2))
-    for index, run_id in enumerate(run_ids):
-        limit = _NO_LIMIT
-        for attempt in reversed(attempts[run_id]):
-            limits[index, attempt.attempt] = limit
-            limit = min(limit, attempt.resumed_step)
-    return limits
-
-
-def _disagreements(kept: pa.Table, dropped: pa.Table) -> list[dict[str, Any]]:
-    if not dropped.num_rows:
-        return []
-    key = ("run_id", "step", "metric")
-    affected = kept.filter(pc.is_in(kept["run_id"], dropped["run_id"].unique()))
-    standing = {tuple(row[name] for name in key): row for row in affected.to_pylist()}
-    found = []
-    for row in dropped.to_pylist():
-        other = standing.get(tuple(row[name] for name in key))
-        if other is not None and (row["value"], row["correct"], row["total"]) != (
-            other["value"],
-            other["correct"],
-            other["total"],
-        ):
-            detail = (
-                f"{row['metric']}: attempt {row['attempt']} measured {row['value']!r}, "
-                f"attempt {other['attempt']} {other['value']!r}"
-            )
-            finding = {"run_id": row["run_id"], "step": row["step"], "finding": "disagreement", "key": ""}
-            found.append({**finding, "detail": detail})
-    return found
+def _standing(attempts: Sequence[Attempt]) -> Iterator[tuple[str, int, str, int]]:
+    """Yield (run, attempt, pack, last step at which a row of that attempt counts); see `claims.counts`."""
+    limit = _NO_LIMIT
+    for attempt in reversed(attempts):
+        yield attempt.run_id, attempt.attempt, attempt.pack_id, limit
+        limit = min(limit, attempt.resumed_step)

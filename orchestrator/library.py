@@ -3,27 +3,35 @@
 The command line, the report and the notebook's door read a store through this and nothing else.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from jobs.errors import QueryError
+from jobs.errors import Corrupt, NotFound, QueryError
 from jobs.records import TABLES
 from jobs.store import Store
 from orchestrator import declared
-from orchestrator.collector import Collector, Tables
+from orchestrator.collected import Collected, Map, on_threads
+from orchestrator.collector import Collector
 from orchestrator.declared import Declared
 from orchestrator.imports.stored import imported_tables
 from orchestrator.query import sql
 from orchestrator.summary import StudySummary, summarise
-from orchestrator.tables import commit_tables
+from orchestrator.tables import commit_tables, newest_tables
 
 
 @dataclass(slots=True)
 class Library:
-    """The studies of one store."""
+    """The studies of one store.
+
+    map  how the parts of a collection are made: on threads of this process, or as tasks of a cluster
+    """
 
     store: Store
+    map: Map = on_threads
     _collectors: dict[str, Collector] = field(default_factory=dict)
 
     def names(self) -> list[str]:
@@ -45,17 +53,20 @@ class Library:
         """Return a study as it was submitted last; raises NotFound."""
         return declared.read_declared(self.store, name)
 
-    def tables(self, name: str) -> Tables:
-        """Return the tables of a study as the store stands now."""
+    def tables(self, name: str) -> Collected:
+        """Return the tables of a study as the store stands now; nothing is written into the store."""
         study = self.declared(name)
         if study.imported:
             return imported_tables(self.store, study)
         collector = self._collectors.get(name)
         if collector is None or collector.declared != study:
-            collector = self._collectors[name] = Collector(self.store, study)
+            collector = self._collectors[name] = Collector(self.store, study, self.map)
+            # Where nothing was collected, or that is no longer what was committed, the shards are read.
+            with suppress(NotFound, Corrupt):
+                collector.knows(newest_tables(self.store, name))
         return collector.collect()
 
-    def collect(self, name: str) -> Tables:
+    def collect(self, name: str) -> Collected:
         """Return the tables of a study, after committing them to the store."""
         tables = self.tables(name)
         commit_tables(self.store, name, tables)
@@ -70,13 +81,26 @@ class Library:
         names = [name] if name else self.names()
         if not names:
             raise QueryError("the store holds no study")
-        each = [self.tables(study) for study in names]
-        return sql({table: _union([tables[table] for tables in each], table) for table in TABLES}, text)
+        return sql(_views([self.tables(study) for study in names]), text)
 
 
-def _union(tables: list[pa.Table], name: str) -> pa.Table:
-    """Return the rows of several studies once each: runs differ by study, all else belongs to a run."""
-    whole = pa.concat_tables(tables)
-    if len(tables) == 1 or name == "runs":
-        return whole
-    return whole.group_by(whole.column_names, use_threads=False).aggregate([]).select(whole.column_names)
+def _views(studies: list[Collected]) -> dict[str, list[Any]]:
+    """Return by table what several studies have of it, each row once: runs differ by study, all else is of a run."""
+    found: dict[str, list[Any]] = {name: [] for name in TABLES}
+    seen = pa.array([], pa.string())
+    for tables in studies:
+        views = tables.views()
+        own = pc.unique(views["runs"]["run_id"].combine_chunks())
+        double = own.filter(pc.is_in(own, seen))
+        for name, view in views.items():
+            if len(double) and name in ("metrics", "attempts", "checkpoints", "probes_of_seeds"):
+                view = view.filter(~pc.field("run_id").isin(double))
+            found[name].append(view)
+        seen = pa.concat_arrays([seen, own])
+    for name in ("rollups", "audit"):
+        found[name] = [_once(pa.concat_tables(found[name]))]
+    return found
+
+
+def _once(table: pa.Table) -> pa.Table:
+    return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)

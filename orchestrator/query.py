@@ -2,24 +2,27 @@
 
 The views are `runs` (with one column more for each factor, such as "model.width"), `metrics`, `attempts`,
 `checkpoints`, `probes_of_seeds`, `rollups` and `audit`. Nothing outside them can be reached: no files, no network,
-no extensions, no settings; and a statement is exactly one SELECT.
+no extensions, no settings; and a statement is exactly one SELECT. Rows of `metrics` are read from their files as far
+as the statement asks for them.
 """
 
 import json
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from jobs.errors import QueryError
+from orchestrator.collected import Collected
 
 TIMEOUT_S = 60.0
 _MEMORY = "4GB"
 
 
 def sql(
-    tables: dict[str, pa.Table],
+    tables: Mapping[str, Any],
     text: str,
     timeout_s: float = TIMEOUT_S,
     memory: str = _MEMORY,
@@ -27,6 +30,7 @@ def sql(
 ) -> pa.Table:
     """Return the answer of one SELECT over the tables, or its first `most_rows` rows.
 
+    tables: by name an Arrow table, a dataset, or a list of those, which is read as one table
     Raises QueryError with what DuckDB says of it, also where it needs more time or `memory` than it may.
     """
     connection = _locked_down(tables, memory)
@@ -77,14 +81,15 @@ def _first_rows(reader: pa.RecordBatchReader, most_rows: int) -> pa.Table:
     return pa.Table.from_batches(batches, reader.schema).slice(0, most_rows)
 
 
-def _locked_down(tables: dict[str, pa.Table], memory: str) -> duckdb.DuckDBPyConnection:
+def _locked_down(tables: Mapping[str, Any], memory: str) -> duckdb.DuckDBPyConnection:
     settings: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
     }
     connection = duckdb.connect(":memory:", config=settings)
-    for name, table in tables.items():
-        connection.register(name, runs_with_factors(table) if name == "runs" else table)
+    views = tables.views() if isinstance(tables, Collected) else tables
+    for name, found in views.items():
+        _register(connection, name, found if isinstance(found, list) else [found])
     for setting in (
         "temp_directory=''",  # nothing is written, not even what does not fit into memory
         "enable_external_access=false",
@@ -94,3 +99,17 @@ def _locked_down(tables: dict[str, pa.Table], memory: str) -> duckdb.DuckDBPyCon
     ):
         connection.execute(f"SET {setting}")
     return connection
+
+
+def _register(connection: duckdb.DuckDBPyConnection, name: str, found: list[Any]) -> None:
+    if name == "runs":
+        connection.register(name, runs_with_factors(pa.concat_tables(found)))
+    elif len(found) == 1:
+        connection.register(name, found[0])
+    else:
+        names = [f"{name} of study {number}" for number in range(len(found))]
+        for each, table in zip(names, found, strict=True):
+            connection.register(each, table)
+        # The names are ours: a word of this file, and a number.
+        union = " UNION ALL ".join(f'SELECT * FROM "{each}"' for each in names)  # noqa: S608
+        connection.execute(f'CREATE VIEW "{name}" AS {union}')

@@ -15,10 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jobs.identity import canonical_json, sha256
+from jobs.parquet import codes, read_where
 from jobs.records import QUANTILES, ROLLUPS, Status
+from jobs.store import Manifest, open_store, verified
+from orchestrator.parts import step_codes
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+_RULE = 1  # of what a roll-up is made; another number makes all anew
 _FEW_STEPS = 1 << 16  # numpy's stable sort of 16-bit numbers is a radix sort
 
 
@@ -32,6 +37,37 @@ class Group:
     condition_id: str
     condition: str
     status: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RollTask:
+    """What the roll-up of a condition is made from.
+
+    metrics  their names, sorted
+    files    (store, key, SHA-256, size in bytes) of its parts of the table `metrics`
+    """
+
+    group: Group
+    metrics: tuple[str, ...]
+    files: tuple[tuple[str, str, str, int], ...]
+
+    @property
+    def source(self) -> str:
+        """Return the digest of everything that decides the roll-up."""
+        hashes = [digest for _, _, digest, _ in self.files]
+        status = sorted(self.group.status.items())
+        decides = [_RULE, self.group.condition_id, self.group.condition, [list(pair) for pair in status], hashes]
+        return sha256(canonical_json({"rollup": decides}))
+
+
+def make_rollup(task: RollTask) -> pa.Table:
+    """Return the roll-up of all metrics of a condition; raises Corrupt, NotFound."""
+    paths = [verified(open_store(url), Manifest(key, size, digest, {})) for url, key, digest, size in task.files]
+    made = []
+    for metric in task.metrics:
+        rows = [read_where(path, "metric", metric, ("run_id", "step", "value")) for path in paths]
+        made.append(roll_up(task.group, metric, pa.concat_tables(rows)))
+    return pa.concat_tables(made) if made else ROLLUPS.empty_table()
 
 
 def groups_of(runs: pa.Table) -> list[Group]:
@@ -61,10 +97,10 @@ def roll_up(group: Group, metric: str, rows: pa.Table) -> pa.Table:
     rows: run_id, step and value, in any order, at most one for each run and step
     """
     ids = pa.array(sorted(group.status), pa.string())
-    run = pc.index_in(rows["run_id"], ids).to_numpy()
+    run = codes(rows["run_id"], ids)
     fates = np.array([group.status[run_id] for run_id in ids.to_pylist()], dtype=object)
     values = rows["value"].to_numpy()
-    steps, code = _codes(rows["step"])
+    steps, code = step_codes(rows["step"])
     known = ~np.isnan(values)
     columns = _moments(values[known], code[known], len(steps))
     for status in (Status.FINISHED, Status.DIVERGED):
@@ -75,12 +111,6 @@ def roll_up(group: Group, metric: str, rows: pa.Table) -> pa.Table:
     whole: dict[str, Any] = {name: pa.repeat(pa.scalar(text), count) for name, text in names.items()}
     whole |= {"step": steps, "launched": np.full(count, len(group.status)), **columns}
     return pa.table([pa.array(whole[f.name], f.type, from_pandas=True) for f in ROLLUPS], schema=ROLLUPS)
-
-
-def _codes(steps: pa.ChunkedArray) -> tuple[Integers, Integers]:
-    """Return the distinct steps, ascending, and for each row the place of its step among them."""
-    distinct = np.sort(pc.unique(steps).to_numpy())
-    return distinct, pc.index_in(steps, pa.array(distinct)).to_numpy().astype(np.int64)
 
 
 def _moments(values: Floats, code: Integers, count: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from jobs.records import Status
 from jobs.stop import StopRule
 from jobs.study import SuccessRule
+from orchestrator.collected import Tables, rows_of
 from orchestrator.declared import Declared, DeclaredCondition
 from orchestrator.estimates.estimate import Cohort, Estimate
 from orchestrator.estimates.onset import MedianOnset, median_onset, onset
@@ -126,10 +127,10 @@ class StudySummary:
         }
 
 
-def summarise(declared: Declared, tables: dict[str, pa.Table]) -> StudySummary:
+def summarise(declared: Declared, tables: Tables) -> StudySummary:
     """Return the summary of a study from its tables `runs`, `metrics` and `audit`, whatever the order of their rows."""
     rule = declared.success
-    rows = tables["metrics"].filter(pc.field("metric") == rule.metric)
+    rows = rows_of(tables, rule.metric)
     runs = tables["runs"]
     by_condition: dict[str, list[_Ended]] = {c.id: [] for c in declared.conditions}
     disputed = frozenset(tables["audit"].filter(pc.field("finding") == "disagreement")["run_id"].to_pylist())

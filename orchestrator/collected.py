@@ -1,0 +1,170 @@
+"""The tables of a study: small ones in memory, `metrics` in files that are read as far as a question needs them.
+
+As a mapping it is table by name, so whatever takes a dict of Arrow tables takes this too; then `metrics` is loaded
+as a whole. Files are compared with their hashes before they are read for the first time: a part that was changed is
+named and refused.
+"""
+
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from os import rmdir, unlink
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.errors import Corrupt
+from jobs.parquet import dataset, read_table, read_where
+from jobs.records import METRICS
+from jobs.store import Manifest, Store, open_store, verified
+from orchestrator.parts import Part
+
+Tables = Mapping[str, pa.Table]
+T = TypeVar("T")
+R = TypeVar("R")
+_THREADS = 2  # a part takes some 400 MiB while it is made
+
+
+class Map(Protocol):
+    """How the parts of a collection are made: here one after another, on threads, or as tasks of a cluster."""
+
+    def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterable[R]:
+        """Return what the function gives for each task, in their order."""
+
+
+def on_threads(function: Callable[[T], R], tasks: Sequence[T]) -> Iterable[R]:
+    """Carry the tasks out on two threads of this process."""
+    if len(tasks) < 2:
+        return [function(task) for task in tasks]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(function, tasks))
+
+
+class Workspace:
+    """A store in a temporary folder, for parts that are in no version of the tables; gone with its last user."""
+
+    def __init__(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="seedbed-tables-"))
+        self.store: Store = open_store(folder / "store", create=True)
+        self._prefixes = 0
+        weakref.finalize(self, _remove, folder)
+
+    def prefix(self) -> str:
+        """Return a prefix that was not used before."""
+        self._prefixes += 1
+        return f"parts/{self._prefixes}/"
+
+
+class Kept:
+    """A file of a workspace; removed when nobody wants it any more."""
+
+    def __init__(self, workspace: Workspace, key: str) -> None:
+        self.workspace = workspace
+        weakref.finalize(self, _remove, workspace.store.local(key))
+
+
+def _remove(path: Path) -> None:
+    inner = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []
+    for each in [*inner, path]:
+        with suppress(OSError):
+            (rmdir if each.is_dir() else unlink)(each)
+
+
+@dataclass(slots=True)
+class Placed:
+    """A part and where its file lies.
+
+    keeps  whatever must live as long as the file is wanted
+    """
+
+    part: Part
+    store: Store
+    key: str
+    keeps: object = None
+    _path: Path | None = None
+
+    def path(self) -> Path:
+        """Return the local file, compared with its hash once; raises Corrupt, NotFound."""
+        if self._path is None or not self._path.exists():
+            self._path = verified(self.store, Manifest(self.key, self.part.size_bytes, self.part.sha256, {}))
+        return self._path
+
+    def moved(self, store: Store, key: str) -> None:
+        """Say that the same bytes are in a version of the tables now."""
+        self.store, self.key, self.keeps, self._path = store, key, None, None
+
+    def rows(self, metric: str, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the rows of one metric, `run_id` and `metric` as dictionaries; raises Corrupt."""
+        try:
+            return read_where(self.path(), "metric", metric, columns)
+        except (pa.ArrowException, OSError) as error:
+            raise Corrupt(self.key, f"cannot be read as Parquet: {error}") from None
+
+
+@dataclass(slots=True)
+class Collected(Mapping[str, pa.Table]):
+    """The tables of one study at one moment.
+
+    small   all tables but `metrics`
+    parts   in the order of their conditions and numbers; only those with rows
+    rolled  condition → digest of what its roll-up was made from
+    """
+
+    small: dict[str, pa.Table]
+    parts: tuple[Placed, ...]
+    rolled: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> pa.Table:
+        return self._whole() if name == "metrics" else self.small[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from ("metrics", *self.small)
+
+    def __len__(self) -> int:
+        return 1 + len(self.small)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _whole(self) -> pa.Table:
+        tables = [read_table(placed.path(), METRICS) for placed in self.parts if placed.part.rows]
+        return pa.concat_tables(tables) if tables else METRICS.empty_table()
+
+    def metric(self, name: str, conditions: frozenset[str] | None = None) -> pa.Table:
+        """Return the rows of one metric, of these conditions or of all, from the files that have any."""
+        tables = [
+            placed.rows(name, METRICS.names).cast(METRICS)
+            for placed in self.parts
+            if name in placed.part.metrics and (conditions is None or placed.part.condition_id in conditions)
+        ]
+        return pa.concat_tables(tables) if tables else METRICS.empty_table()
+
+    def metrics(self) -> list[str]:
+        """Return the names of all metrics, sorted."""
+        return sorted({name for placed in self.parts for name in placed.part.metrics})
+
+    def views(self) -> dict[str, Any]:
+        """Return what SQL reads by name: the small tables, and `metrics` as a dataset that is not loaded."""
+        paths = [placed.path() for placed in self.parts if placed.part.rows]
+        return {**self.small, "metrics": dataset(paths, METRICS) if paths else METRICS.empty_table()}
+
+
+def rows_of(tables: Tables, metric: str) -> pa.Table:
+    """Return the rows of one metric; from collected tables no other is read."""
+    if isinstance(tables, Collected):
+        return tables.metric(metric)
+    return tables["metrics"].filter(pc.field("metric") == metric)
+
+
+def metric_names(tables: Tables) -> list[str]:
+    """Return the names of all metrics of these tables, sorted."""
+    if isinstance(tables, Collected):
+        return tables.metrics()
+    return sorted(pc.unique(tables["metrics"]["metric"]).to_pylist())
