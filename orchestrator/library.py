@@ -18,6 +18,7 @@ from orchestrator.collected import Collected, Map, on_threads
 from orchestrator.collector import Collector
 from orchestrator.declared import Declared
 from orchestrator.imports.stored import imported_tables
+from orchestrator.plain_parts import collected_from
 from orchestrator.query import sql
 from orchestrator.summary import StudySummary, summarise
 from orchestrator.tables import commit_tables, newest_tables
@@ -57,7 +58,7 @@ class Library:
         """Return the tables of a study as the store stands now; nothing is written into the store."""
         study = self.declared(name)
         if study.imported:
-            return imported_tables(self.store, study)
+            return collected_from(imported_tables(self.store, study))
         collector = self._collectors.get(name)
         if collector is None or collector.declared != study:
             collector = self._collectors[name] = Collector(self.store, study, self.map)
