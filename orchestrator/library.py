@@ -82,7 +82,8 @@ class Library:
         names = [name] if name else self.names()
         if not names:
             raise QueryError("the store holds no study")
-        return sql(_views([self.tables(study) for study in names]), text)
+        studies = [self.tables(study) for study in names]  # their files last as long as these do
+        return sql(_views(studies), text)
 
 
 def _views(studies: list[Collected]) -> dict[str, list[Any]]:
