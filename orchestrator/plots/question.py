@@ -4,13 +4,12 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.errors import QueryError
 from jobs.records import Status
 from jobs.study import SuccessRule
+from orchestrator.collected import Tables, metric_names
 from orchestrator.declared import Declared
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.outcomes import Outcomes
@@ -41,7 +40,7 @@ class Question:
     """A study's declaration and tables, and what of them is to be drawn."""
 
     declared: Declared
-    tables: dict[str, pa.Table]
+    tables: Tables
     options: Options
 
     @property
@@ -51,7 +50,7 @@ class Question:
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics that were measured, sorted."""
-        return sorted(pc.unique(self.tables["metrics"]["metric"]).to_pylist())
+        return metric_names(self.tables)
 
     def summary(self, metric: str = "") -> StudySummary:
         """Return what the chosen conditions show of a metric; raises QueryError for what the study has not."""
