@@ -5,7 +5,7 @@ its submission (collector, query, report) reads this and needs neither the YAML 
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,6 +18,7 @@ from jobs.spec import Origin
 from jobs.stop import StopRule
 from jobs.store import Store, get_record, put_record
 from jobs.study import Study, SuccessRule
+from jobs.study_files import files_of
 
 _STUDY = re.compile(r"^studies/(?P<name>.+)\.(?P<revision>\d{4})\.json$")
 
@@ -50,6 +51,7 @@ class Declared:
     tasks  the `code` of each user's own task
     imported  the digest of an import, for runs that were trained elsewhere; else empty
     stop   the rule that gives the seeds, and how many each condition had before it looked; None: a fixed number
+    files  path → text of every file that the study names, by paths relative to its own
     """
 
     name: str
@@ -65,6 +67,7 @@ class Declared:
     tasks: tuple[str, ...] = ()
     imported: str = ""
     stop: tuple[StopRule, int] | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def register(store: Store, study: Study, file: str) -> Declared:
@@ -146,6 +149,7 @@ def _body(study: Study, file: str) -> dict[str, Any]:
         "scale": study.scale,
         "success": study.settings.success.model_dump(mode="json"),
         "tasks": sorted(study.task_sources),
+        "files": files_of(study),
         "conditions": [
             {
                 "id": point.id,
@@ -180,8 +184,9 @@ def _declared(body: dict[str, Any], revision: int) -> Declared:
         conditions=conditions,
         runs=tuple(DeclaredRun(run[0], conditions[run[1]], Seeds(*run[2:6]), _origin(run[6:])) for run in body["runs"]),
         imported=body.get("imported", ""),
-        tasks=tuple(body["tasks"]),
+        tasks=tuple(body.get("tasks", ())),
         stop=_stop(body.get("stop")),
+        files=dict(body.get("files", {})),  # records from before files went along have none
     )
 
 

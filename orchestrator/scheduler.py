@@ -27,6 +27,11 @@ def _ignore(state: State) -> None:
     """Watch nothing."""
 
 
+def _never() -> bool:
+    """Hear no request."""
+    return False
+
+
 def drive(
     study: Study,
     store: Store,
@@ -54,21 +59,22 @@ def drive_under(
     calibrate: bool = True,
     strict: bool = False,
     clock: Clock = time.monotonic,
+    stop_requested: Callable[[], bool] = _never,
 ) -> State:
     """Train every run of the study that the store does not hold yet, under this lease; returns the state at the end.
 
     The seeds of all runs are proven first. With `strict`, a checkpoint of another environment is refused.
     `on_change` is called in every turn, at least every POLL_S while packs train. Raises StudyInterrupted after
-    Ctrl-C, when all packs have saved a checkpoint; LeaseLost where another driver has taken the study; SeedError where
-    the seeds do not do what the design says; EnvironmentChanged; StoreError and its kin where the store fails;
-    SpecMismatch where a stored run is not what its id says.
+    Ctrl-C or `stop_requested`, when all packs have saved a checkpoint; LeaseLost where another driver has taken the
+    study; SeedError where the seeds do not do what the design says; EnvironmentChanged; StoreError and its kin where
+    the store fails; SpecMismatch where a stored run is not what its id says.
     """
     prepared = prepare(study, store, cluster, calibrate=calibrate)
     driver = Driver(study, store, cluster, lease, clock, prepared, strict)
     with _stop_signals() as stop:
         while not driver.state.finished:
             on_change(driver.state)
-            if stop.is_set() and not driver.state.stopping:
+            if not driver.state.stopping and (stop.is_set() or stop_requested()):
                 driver.request_stop()
             driver.turn(POLL_S)
         driver.close()

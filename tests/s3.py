@@ -41,7 +41,7 @@ def s3_server(folder: Path) -> Iterator[str]:
 
 
 def make_bucket(endpoint: str, name: str) -> None:
-    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT")):  # noqa: S310
+    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT")):
         pass
 
 

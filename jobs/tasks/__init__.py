@@ -27,6 +27,9 @@ BUILT_IN: dict[str, type[Task]] = {
     "parity": Parity,
 }
 
+# Python finds modules by their names alone: a file of one of these beside a study would be imported for ours.
+ROOMS = ("jobs", "workers", "orchestrator", "seedbed")
+
 
 def find(name: str, folder: Path) -> type[Task]:
     """Return the task called `name`; the path in `path.py:Class` is relative to `folder`.
@@ -36,6 +39,8 @@ def find(name: str, folder: Path) -> type[Task]:
     if name in BUILT_IN:
         return BUILT_IN[name]
     path = source(name, folder)
+    if path is not None and path.stem in ROOMS:
+        raise TaskError(name, "", -1, f"{path.name} has the name of a part of Seedbed that it would hide: rename it")
     if path is None:
         near = difflib.get_close_matches(name, BUILT_IN, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; built in are {', '.join(BUILT_IN)}"

@@ -1,6 +1,7 @@
 """The command line: one file per verb, which parses, calls and prints.
 
-    seedbed plan | run | extend | status | query | report | serve | plot | verify | replay | import
+    seedbed plan | run | submit | resume | stop | extend
+    seedbed list | status | logs | metrics | query | report | serve | plot | verify | replay | import
 
 Exit codes: 0 done; 1 some runs failed, or the store or the cluster did; 2 bad input; 130 interrupted.
 """
@@ -10,7 +11,25 @@ import sys
 import typer
 
 from jobs.errors import QueryError, SeedbedError, StudyError, StudyInterrupted
-from orchestrator.cli import extend, import_runs, plan, plot, query, replay, report, run, serve, status, verify
+from orchestrator.cli import (
+    extend,
+    import_runs,
+    list,  # noqa: A004
+    logs,
+    metrics,
+    plan,
+    plot,
+    query,
+    replay,
+    report,
+    resume,
+    run,
+    serve,
+    status,
+    stop,
+    submit,
+    verify,
+)
 from orchestrator.cli.show import complain
 
 app = typer.Typer(
@@ -21,7 +40,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (plan, run, extend, status, query, report, serve, plot, verify, replay):
+VERBS = (
+    plan,
+    run,
+    submit,
+    resume,
+    stop,
+    list,
+    status,
+    logs,
+    metrics,
+    extend,
+    query,
+    report,
+    serve,
+    plot,
+    verify,
+    replay,
+)
+for verb in VERBS:
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 app.add_typer(import_runs.app, name="import")
 

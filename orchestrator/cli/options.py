@@ -1,12 +1,14 @@
 """Arguments and options that several verbs share."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs import studies
-from jobs.errors import Fault, StudyError
+from jobs.errors import Fault, SeedbedError, StudyError
+from jobs.store import open_store
 from jobs.study import Study
 from jobs.study_file import read_study
 
@@ -27,7 +29,22 @@ StudyFile = Annotated[
         autocompletion=_complete_study,
     ),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="[STUDY]", help="The name of a study in the store.")]
+
+
+def _complete_stored(context: typer.Context, incomplete: str) -> list[str]:
+    from orchestrator.declared import studies as stored
+
+    try:
+        names = stored(open_store(str(context.params.get("store") or os.environ.get("SEEDBED_STORE") or DEFAULT_STORE)))
+    except SeedbedError:  # a shell that completes says nothing
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(metavar="[STUDY]", help="The name of a study in the store.", autocompletion=_complete_stored),
+]
 StoreFolder = Annotated[
     str,
     typer.Option(
@@ -41,6 +58,13 @@ StoreFolder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Cpus = Annotated[int, typer.Option("--cpus", min=0, help="CPUs to use; 0: all of this machine's.")]
+Address = Annotated[
+    str,
+    typer.Option("--address", "-a", metavar="ADDRESS", help="A running Ray: auto, host:port or ray://host:port."),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Go on with a Ray that lets everyone in, or is older than 2.54.")
+]
 DEFAULT_STORE = "seedbed-store"
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from jobs.errors import LeaseLost
+from jobs.errors import ClusterError, LeaseLost
 from jobs.layout import PackKeys
 from jobs.records import Status
+from jobs.requests import StopWatch, stops
 from jobs.store import open_store
 from jobs.study import Study
 from orchestrator.adaptive import Decision
-from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
+from orchestrator.cli.options import DEFAULT_STORE, Address, AsJson, Cpus, Insecure, StoreFolder, StudyFile, find_study
 from orchestrator.cli.report import report_folder
 from orchestrator.cli.show import console, print_json, print_summary
 from orchestrator.cli.watching import Show, Watching, say, showing
@@ -47,6 +49,8 @@ def command(
     store: StoreFolder = DEFAULT_STORE,
     cluster: Annotated[ClusterKind, typer.Option(help="An embedded Ray, or this process.")] = ClusterKind.RAY,
     cpus: Cpus = 0,
+    address: Address = "",
+    insecure: Insecure = False,
     takeover: Annotated[
         bool, typer.Option("--takeover", help="Take the study from a driver that is stuck, without waiting for it.")
     ] = False,
@@ -62,15 +66,48 @@ def command(
     again. Where another process drives the study, this one watches, and goes on if that one dies. At the end: a table
     per condition, figures, and one HTML page.
 
+    With --address the packs train on a running Ray, and this process drives them; `seedbed submit` leaves that to the
+    cluster, too.
+
     [bold]Example:[/bold] seedbed run study.yaml --store results
     """
     checked, file = find_study(study)
-    library = Library(open_store(store, create=True))
+    place = partial(find_cluster, cluster, cpus, address, insecure=insecure)
+    opened = open_store(store, create=True)
+    manner = Manner(stops(opened, checked.name), takeover=takeover, strict=strict_environment)
+    train(checked, file, store, place, manner, no_report=no_report, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a study is driven.
+
+    stops_seen  how many requests to stop were there when this drive was asked for: newer ones are honoured
+    takeover    whether to take it from a driver that is stuck
+    strict      whether to refuse checkpoints of another environment
+    """
+
+    stops_seen: int
+    takeover: bool = False
+    strict: bool = False
+
+
+def train(
+    checked: Study,
+    file: str,
+    store: str,
+    place: Callable[[], Cluster],
+    manner: Manner,
+    *,
+    no_report: bool,
+    as_json: bool,
+) -> None:
+    """Drive a study to its end and print what it found; exit code 1 where runs failed."""
+    library = Library(open_store(store))
     register(library.store, as_decided(checked, library.store, file), file)
     began = time.monotonic()
     with showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show:
-        place = partial(_cluster, cluster, cpus)
-        state = _drive(checked, file, library, place, show, takeover=takeover, strict=strict_environment)
+        state = _drive(checked, file, library, place, show, manner)
     tables = library.collect(checked.name)
     summary = library.summary(checked.name)
     folder = None if no_report else report_folder(store, checked.name)
@@ -89,16 +126,11 @@ def command(
 
 
 def _drive(
-    study: Study,
-    file: str,
-    library: Library,
-    cluster: Callable[[], Cluster],
-    show: Show,
-    *,
-    takeover: bool,
-    strict: bool,
+    study: Study, file: str, library: Library, cluster: Callable[[], Cluster], show: Show, manner: Manner
 ) -> State:
     """Drive the study as soon as nobody else does, and watch until then; returns the state at the end."""
+    takeover = manner.takeover
+    stop_requested = StopWatch(library.store, study.name, manner.stops_seen, time.monotonic)
     while True:
         watching = Watching(show)
         try:
@@ -111,10 +143,18 @@ def _drive(
                 def changed(state: State) -> None:
                     show(state.finished)
 
-                def train(batch: Study) -> State:
-                    return drive_under(lease, batch, library.store, place, changed, strict=strict)
+                def train_batch(batch: Study) -> State:
+                    return drive_under(
+                        lease,
+                        batch,
+                        library.store,
+                        place,
+                        changed,
+                        strict=manner.strict,
+                        stop_requested=stop_requested,
+                    )
 
-                return train_rounds(study, library, file, train, _say_decision)
+                return train_rounds(study, library, file, train_batch, _say_decision)
         except LeaseLost as error:
             say(f"{error}; this process watches")
             takeover = False
@@ -130,14 +170,17 @@ def _say_decision(decision: Decision) -> None:
         say(f"look {decision.number}: {runs} more runs in {conditions} of {len(more)} conditions")
 
 
-def _cluster(kind: ClusterKind, cpus: int) -> Cluster:
+def find_cluster(kind: ClusterKind, cpus: int, address: str, *, insecure: bool) -> Cluster:
+    """Return the cluster that the options name; raises ClusterError."""
     if kind is ClusterKind.INLINE:
+        if address:
+            raise ClusterError("--address names a running Ray, and --cluster inline this process: give one of them")
         from orchestrator.clusters.inline import InlineCluster
 
         return InlineCluster(cpus)
     from orchestrator.clusters.ray import RayCluster
 
-    return RayCluster(cpus)
+    return RayCluster(cpus, address, insecure=insecure)
 
 
 def _say_failures(attempts: pa.Table, state: State, store: str) -> None:

@@ -5,12 +5,9 @@ The embedded Ray listens on this machine, has no dashboard, and keeps token auth
 lives as long as this process and is in no file.
 """
 
-import os
-import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jobs.errors import ClusterError, SeedbedError
@@ -20,10 +17,10 @@ from jobs.store import open_store
 from orchestrator.clusters import News
 from orchestrator.clusters.inline import available_cpus
 from orchestrator.clusters.ray_pool import Pool, loss
+from orchestrator.clusters.ray_start import attach_ray, node_cpus, start_ray
 from orchestrator.events import PackEnded, PackLost
 from orchestrator.packing import Machine, Timing
 
-_ROOT = Path(__file__).resolve().parents[2]
 _STOP_GRACE_S = 20.0
 _START_S = 4.0  # a process that imports torch, on a core that it has to itself
 
@@ -36,16 +33,26 @@ class _Live:
 
 
 class RayCluster:
-    """An embedded Ray on this machine.
+    """An embedded Ray on this machine, or a running one by its address.
 
-    cpus  how many CPUs it may use; all of the machine's where it is not given
+    cpus      how many CPUs it may use; all of the machine's, or of the cluster's, where it is not given
+    address   auto, host:port or ray://host:port; empty for an embedded one
+    insecure  whether to attach to a Ray without authentication, or with known holes
     """
 
-    def __init__(self, cpus: int = 0) -> None:
-        self._cpus = cpus or available_cpus()
+    def __init__(self, cpus: int = 0, address: str = "", *, insecure: bool = False) -> None:
         self._live: dict[str, _Live] = {}
         self._first: Any = None
-        self._ray = _start(self._cpus)
+        if address:
+            self._ray = attach_ray(address, insecure=insecure)
+            nodes = node_cpus(self._ray)
+            if not nodes:
+                raise ClusterError(f"the Ray at {address} has no node with CPUs")
+            self._cpus = min(cpus, sum(nodes)) if cpus else sum(nodes)
+            self._most_threads = min(self._cpus, nodes[0])  # an actor lies on one node
+        else:
+            self._cpus = self._most_threads = cpus or available_cpus()
+            self._ray = start_ray(self._cpus)
         self._pool = Pool(self._ray, self._cpus)
 
     def machine(self) -> Machine:
@@ -66,7 +73,7 @@ class RayCluster:
     def _before_packs(self, method: str, *arguments: Any) -> Any:
         """Call an actor that stays from condition to condition until a pack is launched; raises ClusterError."""
         if self._first is None:
-            self._first = self._pool.take(self._cpus)
+            self._first = self._pool.take(self._most_threads)
         try:
             return self._ray.get(getattr(self._first, method).remote(*arguments))
         except self._ray.exceptions.RayTaskError as error:
@@ -79,7 +86,7 @@ class RayCluster:
         if self._first is not None:
             self._pool.drop(self._first)
             self._first = None
-        actor = self._pool.take(threads)
+        actor = self._pool.take(min(threads, self._most_threads))
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
 
     def poll(self, timeout_s: float) -> list[News]:
@@ -123,32 +130,6 @@ class RayCluster:
             self._ray.wait(results, num_returns=len(results), timeout=_STOP_GRACE_S)
             self._live.clear()
         self._ray.shutdown()
-
-
-def _start(cpus: int) -> Any:
-    """Start Ray and return its module; raises ClusterError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if os.environ["RAY_AUTH_MODE"] != "token":
-        raise ClusterError("RAY_AUTH_MODE must be `token`: without it anyone who reaches Ray's ports runs code here")
-    # Given in the environment, the token is written to no file; Ray's own would be readable by everyone.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    paths = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": {"PYTHONPATH": paths}},
-        )
-    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
-        raise ClusterError(f"Ray did not start: {error}") from error
-    return ray
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,65 @@
+"""What a user asks of whoever drives a study, as records in the store: stop.
+
+A request is put under the next number, and a driver honours those that are newer than the ones that were there
+when its drive was asked for. So nobody needs to reach the driver, and a request is heard by the drive that it was
+meant for, also where it was made before that drive began.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobs.errors import AlreadyExists, StoreError
+from jobs.store import Store, put_record
+
+LOOK_S = 2.0  # between two looks of a driver: one question to the store each
+_STOP = re.compile(r"^requests/(?P<study>.+)\.stop\.(?P<number>\d{4})\.json$")
+
+
+def stop_key(study: str, number: int) -> str:
+    """Return the key of the `number`-th request to stop the study."""
+    return f"requests/{study}.stop.{number:04d}.json"
+
+
+def stops(store: Store, study: str) -> int:
+    """Return how often it was asked to stop the study so far."""
+    found = [_STOP.match(key) for key in store.keys(f"requests/{study}.stop.")]
+    return max((int(match["number"]) for match in found if match and match["study"] == study), default=0)
+
+
+def request_stop(store: Store, study: str) -> int:
+    """Ask whoever drives the study to save checkpoints and leave; returns the number of the request."""
+    number = stops(store, study)
+    while True:
+        number += 1
+        try:
+            put_record(store, stop_key(study, number), {"study": study, "stop": number})
+        except AlreadyExists:
+            continue
+        return number
+
+
+@dataclass(slots=True)
+class StopWatch:
+    """Tells a driver whether it was asked to stop.
+
+    honoured  how many requests were there when the drive was asked for
+    clock     seconds that only go forward
+    """
+
+    store: Store
+    study: str
+    honoured: int
+    clock: Callable[[], float]
+    _next_look: float = float("-inf")
+    _asked: bool = False
+
+    def __call__(self) -> bool:
+        """Return whether there is a newer request; asks the store every LOOK_S at most."""
+        if not self._asked and self.clock() >= self._next_look:
+            self._next_look = self.clock() + LOOK_S
+            try:
+                self._asked = self.store.exists(stop_key(self.study, self.honoured + 1))
+            except StoreError:  # a store that does not answer is the driver's trouble, and not a request
+                return False
+        return self._asked
