@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-bitwise calibration check format bench clean
+.PHONY: help setup demo test test-all test-bitwise calibration browser check format bench clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -25,7 +25,7 @@ demo: setup  ## train the demo study on this machine and show what it found
 	$(BIN)/seedbed run jobs/studies/demo.yaml --store demo-store
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/browser
 
 test-all: setup  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2
@@ -40,6 +40,8 @@ sim: setup  ## ten thousand simulated histories of the head, its workers and its
 
 chaos: setup  ## kill hundreds of real workers; SEEDBED_CHAOS_FAULTS says how many
 	SEEDBED_CHAOS_FAULTS=$${SEEDBED_CHAOS_FAULTS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_chaos.py
+browser: setup  ## drive the dashboard in a real Chromium (apt-get install -y chromium)
+	$(BIN)/python -m pytest -n 2 tests/browser
 
 check: setup  ## lint, types, layers
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The command line: one file per verb, which parses, calls and prints.
 
     seedbed plan | run | submit | resume | stop | extend
-    seedbed list | status | logs | metrics | query | report | serve | plot | verify | replay | import
+    seedbed list | status | logs | metrics | query | report | serve | watch | plot | verify | replay | import
 
 Exit codes: 0 done; 1 some runs failed, or the store or the cluster did; 2 bad input; 130 interrupted.
 """
@@ -29,6 +29,7 @@ from orchestrator.cli import (
     stop,
     submit,
     verify,
+    watch,
 )
 from orchestrator.cli.show import complain
 
@@ -56,6 +57,7 @@ VERBS = (
     serve,
     plot,
     verify,
+    watch,
     replay,
 )
 for verb in VERBS:

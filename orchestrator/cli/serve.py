@@ -25,7 +25,6 @@ def command(
         list[str] | None, typer.Option(help="A further name under which browsers call the server; repeatable.")
     ] = None,
     tokens: Annotated[Path | None, typer.Option(help="The file of the tokens (mode 0600); made where missing.")] = None,
-    control: Annotated[bool, typer.Option("--control", help="The link may also stop and extend studies.")] = False,
     new_link: Annotated[
         bool, typer.Option("--new-link", help="Print a new link for a server that runs already, and end.")
     ] = False,
@@ -60,12 +59,11 @@ def command(
     )
     _check(host, alert_webhook, needs_tokens=not settings.is_loopback and tokens is None)
     read = load_tokens(tokens or default_token_file())
-    scope = Scope.CONTROL if control else Scope.READ
     if new_link:
-        _say(link_to(settings, make_link_code(read, scope, time.time())), as_json=as_json)
+        _say(link_to(settings, make_link_code(read, Scope.READ, time.time())), as_json=as_json)
         return
     dashboard = Dashboard(open_store(store or store_option), settings, read)
-    _say(dashboard.link(scope), as_json=as_json)
+    _say(dashboard.link(Scope.READ), as_json=as_json)
     if not as_json:
         _explain(host, is_loopback=settings.is_loopback)
     dashboard.serve()

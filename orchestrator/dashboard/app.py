@@ -21,7 +21,6 @@ from starlette.staticfiles import StaticFiles
 from jobs.errors import NotFound, QueryError, SeedbedError
 from orchestrator.dashboard import charts
 from orchestrator.dashboard.answers import KINDS, columns_of, file_of
-from orchestrator.dashboard.guard import visitor_of
 from orchestrator.dashboard.pages.cluster import cluster
 from orchestrator.dashboard.pages.compare import compare
 from orchestrator.dashboard.pages.home import home
@@ -85,8 +84,7 @@ def _params(request: Request) -> Params:
 def _page(view: View, templates: Templates, template: str, build: Build) -> Endpoint:
     async def page(request: Request) -> Response:
         body = await run_in_threadpool(build, view, _params(request))
-        visitor = visitor_of(request.scope)
-        more = {"nav": _nav(view, body), "can_control": visitor is Scope.CONTROL, "name": template}
+        more = {"nav": _nav(view, body), "name": template}
         return HTMLResponse(await run_in_threadpool(templates.render, template, body, **more))
 
     return page
@@ -142,7 +140,8 @@ def _events(view: View) -> Endpoint:
         if view.broadcast.is_full:
             return Response("too many open pages", 503, headers={"retry-after": "10"})
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(view.broadcast.stream(), media_type="text/event-stream", headers=headers)
+        news = view.broadcast.stream(view.feed.versions)
+        return StreamingResponse(news, media_type="text/event-stream", headers=headers)
 
     return events
 

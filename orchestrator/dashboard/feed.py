@@ -91,6 +91,10 @@ class Feed:
         """Return the studies that were seen, sorted."""
         return sorted(self._shelves)
 
+    def versions(self) -> dict[str, int]:
+        """Return the version of each study."""
+        return {name: self._shelves[name].version for name in self.names()}
+
     def shelf(self, name: str) -> Shelf:
         """Return a study as it was last seen; raises NotFound."""
         try:

@@ -1,12 +1,12 @@
 """News for open pages: one stream of server-sent events, deltas only, at most two a second for each study.
 
 An event says what changed, not what is: numbers of the changed study, and for each changed condition the first step to
-read again. A page that comes back after a break tells the versions it knows by reading its page's JSON anew.
+read again. The first event has the versions of all studies: a page that is behind them reads anew what it missed.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,12 +73,13 @@ class Broadcast:
         """Return whether no more readers are taken."""
         return len(self._readers) >= MOST_READERS
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self, versions: Callable[[], dict[str, int]]) -> AsyncIterator[bytes]:
         """Yield events as bytes, and a beat where there are none, until the reader goes."""
         reader = _Reader()
         self._readers.add(reader)
         try:
-            yield b"retry: 1000\n\nevent: hello\ndata: {}\n\n"
+            # Asked only now, when nothing that comes later can be missed.
+            yield b"retry: 1000\n\n" + _event("hello", 0, {"versions": versions()})
             while True:
                 try:
                     await asyncio.wait_for(reader.wake.wait(), _BEAT_S)

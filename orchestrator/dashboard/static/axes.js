@@ -15,8 +15,8 @@ export function ticks(low, high, most = 6) {
 const plain = (value) => (Math.abs(value) >= 1e4 ? value.toLocaleString("en") : String(value));
 
 // x, y: {low, high, log, ticks: [[value, text]], label}
-export function axes({ width = 620, height = 300, left = 52, right = 12, top = 10, bottom = 40, x, y, label }) {
-  const root = svg("svg", { class: "drawn", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+export function axes({ width = 620, height = 300, left = 52, right = 20, top = 10, bottom = 40, x, y, label, role = "img" }) {
+  const root = svg("svg", { class: width > 700 ? "drawn" : "drawn narrow", viewBox: `0 0 ${width} ${height}`, role, "aria-label": label });
   const place = (axis, from, to) => {
     const map = axis.log ? Math.log : (v) => v;
     const low = map(axis.low), span = map(axis.high) - low || 1;
@@ -41,6 +41,12 @@ export function axes({ width = 620, height = 300, left = 52, right = 12, top = 1
 
 export const short = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
+// A text beside a point: to its left where there is no room to its right.
+export function beside(chart, x, y, text, gap = 10) {
+  const right = x + gap + 6 * text.length < chart.root.viewBox.baseVal.width;
+  chart.add("text", { x: right ? x + gap : x - gap, y, "text-anchor": right ? "start" : "end" }, text);
+}
+
 // A path through points, broken where a value is missing.
 export function path(points) {
   let text = "", pen = false;
@@ -51,6 +57,9 @@ export function path(points) {
   }
   return text;
 }
+
+// The area between two lines of points: there along the first, back along the second.
+export const area = (there, back) => (there.length ? path([...there, ...back.reverse()]) + "Z" : "");
 
 // Where conditions stand on the x axis: by their number where the scale is one, else in their order.
 export function positions(conditions, scale) {

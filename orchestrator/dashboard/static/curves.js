@@ -1,5 +1,5 @@
 // Curves over runs on canvases: the fan of quantiles, every run's line, chosen runs, and n where it changes.
-import { axes, path } from "./axes.js";
+import { area, axes, path } from "./axes.js";
 import { element, svg } from "./dom.js";
 import { number } from "./state.js";
 
@@ -132,8 +132,8 @@ export class Panel {
     const inside = this.fan.filter((r) => r.step >= low && r.step <= high && r.q50 !== null);
     if (this.view !== "lines") {
       for (const [a, b] of [["q05", "q95"], ["q25", "q75"]]) {
-        const there = inside.map((r) => [chart.px(r.step), chart.py(r[a])]), back = inside.map((r) => [chart.px(r.step), chart.py(r[b])]).reverse();
-        chart.add("path", { class: "band", d: path([...there, ...back]) + "Z" });
+        const there = inside.map((r) => [chart.px(r.step), chart.py(r[a])]), back = inside.map((r) => [chart.px(r.step), chart.py(r[b])]);
+        chart.add("path", { class: "band", d: area(there, back) });
       }
       chart.add("path", { class: "k-ink line", d: path(inside.map((r) => [chart.px(r.step), chart.py(r.q50)])) });
     }

@@ -16,8 +16,8 @@ export function draw(kind, groups, { scale, metric, threshold, href }) {
 
 function strip(groups, { scale, metric, threshold, href, low, high }) {
   const x = positions(groups.map((g) => ({ condition: g.label, factors: g.factors })), scale);
-  const chart = axes({ x, y: { low, high, label: `${metric} at the last step` }, label: `The last ${metric} of each run by ${x.label}` });
-  chart.add("line", { class: "threshold", x1: 52, x2: 608, y1: chart.py(threshold), y2: chart.py(threshold) });
+  const chart = axes({ x, y: { low, high, label: `${metric} at the last step` }, label: `The last ${metric} of each run by ${x.label}`, role: "group" });
+  chart.add("line", { class: "threshold", x1: 52, x2: 600, y1: chart.py(threshold), y2: chart.py(threshold) });
   const room = Math.min(46, 420 / Math.max(groups.length, 1));
   groups.forEach((group, index) => {
     const middle = chart.px(x.at[index]);
@@ -51,7 +51,7 @@ function histogram(groups, { metric, threshold, low, high }) {
 }
 
 function ecdf(groups, { metric, threshold, low, high }) {
-  const chart = axes({ right: 150, x: { low, high, label: `${metric} at the last step` }, y: { low: 0, high: 1, label: "share of runs at or below" }, label: "Share of finished runs at or below a score" });
+  const chart = axes({ right: 175, x: { low, high, label: `${metric} at the last step` }, y: { low: 0, high: 1, label: "share of runs at or below" }, label: "Share of finished runs at or below a score" });
   chart.add("line", { class: "threshold", x1: chart.px(threshold), x2: chart.px(threshold), y1: 10, y2: chart.py(0) });
   groups.forEach((group, index) => {
     const sorted = group.scores.map((s) => s.score).sort((a, b) => a - b), n = sorted.length;
@@ -60,8 +60,8 @@ function ecdf(groups, { metric, threshold, low, high }) {
     points.push([chart.px(high), chart.py(n ? 1 : 0)]);
     chart.add("path", { class: `line k${index % 8}`, d: path(points) });
     const y = 18 + 15 * index;
-    chart.add("line", { class: `line k${index % 8}`, x1: 478, x2: 500, y1: y - 4, y2: y - 4 });
-    chart.add("text", { class: "label", x: 505, y }, group.label.length > 20 ? group.label.slice(-20) : group.label);
+    chart.add("line", { class: `line k${index % 8}`, x1: 452, x2: 474, y1: y - 4, y2: y - 4 });
+    chart.add("text", { class: "label", x: 480, y }, group.label.length > 22 ? "…" + group.label.slice(-21) : group.label);
   });
   return [chart.root];
 }

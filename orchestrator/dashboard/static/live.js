@@ -38,10 +38,9 @@ const stopped = () => !document.getElementById("stopped").hidden;
 function take({ kind, told }) {
   if (kind === "lost") return show(false);
   heard = performance.now();
-  const wasStopped = stopped();
   show(true);
-  // What was missed in between is read anew.
-  if (wasStopped && kind !== "study") for (const listener of listeners) listener({ study: null, changed: {} });
+  // What was missed before the stream began, or while it was gone, is read anew.
+  for (const [study, version] of Object.entries(told?.versions ?? {})) for (const listener of listeners) listener({ study, version, changed: null });
   if (kind === "study") for (const listener of listeners) listener(told);
   if (kind === "alert") toast(`${told.study}: ${told.message}`);
 }

@@ -1,5 +1,5 @@
 // Compare: medians with their bands over one axis, and distributions over another.
-import { axes, path } from "./axes.js";
+import { area, axes, path } from "./axes.js";
 import { draw as drawScores } from "./distribution.js";
 import { tableOf } from "./dom.js";
 import { range } from "./curves.js";
@@ -29,7 +29,7 @@ function medians(rows) {
   const chart = axes({ width: 1100, height: 380, right: 230, x: { low: Math.min(...steps), high: Math.max(...steps), label: "step" }, y: { low, high, label: page.metric }, label: `Medians of ${page.metric}` });
   rows.forEach((row, i) => {
     const points = (name) => row.fan.filter((p) => p[name] !== null).map((p) => [chart.px(p.step), chart.py(p[name])]);
-    chart.add("path", { class: `k${i}`, fill: "currentColor", opacity: 0.08, stroke: "none", d: path([...points("q25"), ...points("q75").reverse()]) + "Z" });
+    chart.add("path", { class: `k${i}`, fill: "currentColor", opacity: 0.08, stroke: "none", d: area(points("q25"), points("q75")) });
     chart.add("path", { class: `line k${i}`, d: path(points("q50")) });
     chart.add("line", { class: `line k${i}`, x1: 884, x2: 910, y1: 16 + 17 * i, y2: 16 + 17 * i });
     chart.add("text", { class: "label", x: 916, y: 20 + 17 * i }, row.name.length > 30 ? row.name.slice(-30) : row.name);

@@ -6,7 +6,13 @@ import { fetchJson, page } from "./state.js";
 
 export function start() {
   draw(page);
-  onStudy(async () => draw(await fetchJson("/home.json")));
+  let versions = Object.fromEntries(page.studies.map((s) => [s.study, s.version]));
+  onStudy(async ({ study, version }) => {
+    if (version <= (versions[study] ?? 0)) return;
+    const home = await fetchJson("/home.json");
+    versions = Object.fromEntries(home.studies.map((s) => [s.study, s.version]));
+    draw(home);
+  });
 }
 
 function draw(home) {

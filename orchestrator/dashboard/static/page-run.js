@@ -11,7 +11,7 @@ const CLASS = { finished: "s-finished", diverged: "s-diverged", failed: "s-faile
 export function start() {
   curves();
   attempts();
-  onStudy(({ study, version }) => { if (study === null || (study === page.study && version > page.version && page.run.status === "running")) location.reload(); });
+  onStudy(({ study, version }) => { if (study === page.study && version > page.version && ["waiting", "running"].includes(page.run.status)) location.reload(); });
 }
 
 function curves() {
@@ -21,7 +21,7 @@ function curves() {
     const [low, high] = range([points.map((p) => p.value)]);
     const chart = axes({ height: 200, top: 24, x: { low: steps[0], high: steps[1], label: "step" }, y: { low, high }, label: `${metric} over steps` });
     chart.add("text", { class: "label", x: 52, y: 14 }, `${metric}  (${points.length} probes, last ${number(points.at(-1).value)})`);
-    if (metric === page.rule.metric) chart.add("line", { class: "threshold", x1: 52, x2: 608, y1: chart.py(page.rule.threshold), y2: chart.py(page.rule.threshold) });
+    if (metric === page.rule.metric) chart.add("line", { class: "threshold", x1: 52, x2: 600, y1: chart.py(page.rule.threshold), y2: chart.py(page.rule.threshold) });
     for (const attempt of page.attempts.slice(1)) chart.add("line", { class: "threshold", x1: chart.px(attempt.first_step), x2: chart.px(attempt.first_step), y1: 24, y2: 160 });
     chart.add("path", { class: "k-blue line", d: path(points.map((p) => [chart.px(p.step), chart.py(p.value)])) });
     return element("div", { class: "panel" }, chart.root);

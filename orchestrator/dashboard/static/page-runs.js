@@ -19,7 +19,7 @@ export async function start() {
   await load();
   input.addEventListener("input", () => { set({ filter: input.value }); filter(); });
   onKey("/", () => input.focus());
-  onStudy(({ study: name }) => { if (name === null || name === page.study) load(); });
+  onStudy(({ study: name, version }) => { if (name === page.study && version > page.version) load(); });
 }
 
 async function load() {

@@ -90,11 +90,10 @@ function drawRest() {
 
 // A delta: the numbers of the study, and of each changed condition only the steps from the first changed one on.
 async function take({ study: name, changed, version }) {
-  if (name !== null && (name !== study.study || version <= study.version)) return;
+  if (name !== study.study || version <= study.version) return;
   study = await fetchJson(`${studyPath()}.json?${query()}`);
-  const labels = name === null ? study.conditions.map((c) => c.condition) : Object.keys(changed);
-  if (labels.length) {
-    const from = name === null ? 0 : Math.min(...Object.values(changed));
+  const from = changed === null ? 0 : Math.min(...Object.values(changed));
+  if (Number.isFinite(from)) {
     const [newer, all] = await Promise.all([fetchJson(`${studyPath()}/fan.json?${query()}&after=${from}`), fetchJson(`${studyPath()}/scores.json`)]);
     fan = [...fan.filter((r) => r.step < from), ...rows(newer)].sort((a, b) => (a.condition < b.condition ? -1 : a.condition > b.condition ? 1 : a.step - b.step));
     scores = rows(all);

@@ -1,5 +1,5 @@
 // P(success) and onsets against scale, each with its interval as Python gave it.
-import { axes, path, positions } from "./axes.js";
+import { axes, beside, path, positions } from "./axes.js";
 import { svg } from "./dom.js";
 import { number } from "./state.js";
 
@@ -19,7 +19,7 @@ export function success(conditions, scale) {
     if (c.success.value === null) return;
     const said = `${c.condition}: ${c.successes} of ${c.known}, ${number(c.success.value)} [${number(c.success.low)}, ${number(c.success.high)}]`;
     chart.root.append(svg("circle", { class: "f-blue", cx: at[i], cy: known[i][1], r: 5 }, svg("title", {}, said)));
-    chart.add("text", { x: at[i] + 10, y: known[i][1] - 8 }, `${c.successes}/${c.known}`);
+    beside(chart, at[i], known[i][1] - 8, `${c.successes}/${c.known}`);
   });
   return chart.root;
 }
@@ -34,7 +34,7 @@ export function onsets(conditions, scale, planned) {
     chart.add("line", { class: "k-blue thin", "stroke-dasharray": high === null ? "3 3" : "none", x1: at, x2: at, y1: y(low ?? 0), y2: y(high) });
     const never = c.onset.until === null;
     chart.root.append(svg("rect", { class: never ? "f-grey" : "f-blue", x: at - 9, width: 18, y: never ? chart.py(top) : y(c.onset.until), height: never ? 5 : Math.max(4, y(c.onset.after ?? 0) - y(c.onset.until)) }, svg("title", {}, `${c.condition}: ${c.onset.text}, ${c.onset.runs} runs`)));
-    chart.add("text", { x: at + 13, y: (never ? chart.py(top) + 12 : y(c.onset.until) + 4) }, c.onset.text);
+    beside(chart, at, never ? chart.py(top) + 12 : y(c.onset.until) + 4, c.onset.text, 13);
   });
   return chart.root;
 }

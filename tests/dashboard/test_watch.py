@@ -1,0 +1,44 @@
+"""`seedbed watch` and `seedbed serve` as commands: lines, JSON, and clear words for what cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.errors import QueryError
+from jobs.store import Store
+from orchestrator.cli import app
+from orchestrator.dashboard.tokens import Gate, Scope, load_tokens
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_watch_ends_with_the_studies(store: Store) -> None:
+    assert "tiny: 6/6 runs done, 100% of all steps" in invoke("watch", "--store", store.url)
+    told = json.loads(invoke("watch", "tiny", "--store", store.url, "--once", "--json"))
+    assert (told["study"], told["ended"], told["launched"]) == ("tiny", 6, 6)
+
+
+def test_a_new_link_needs_no_running_server(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.json"
+    said = json.loads(invoke("serve", "--tokens", str(tokens), "--new-link", "--port", "9001", "--json"))
+    address, _, code = said["link"].partition("?once=")
+    assert address == "http://127.0.0.1:9001/login"
+    assert Gate(load_tokens(tokens), lambda: float(code.split(".")[1])).of_link(code) is Scope.READ
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "0.0.0.0"], "nothing is encrypted"),
+        (["--alert-webhook", "file:///etc/passwd"], "is an http or https address"),
+    ],
+)
+def test_what_is_unsafe_is_refused(arguments: list[str], told: str) -> None:
+    with pytest.raises(QueryError, match=told):
+        CliRunner().invoke(app, ["serve", *arguments], catch_exceptions=False)
