@@ -20,7 +20,7 @@ import pyarrow as pa
 from jobs.errors import QueryError
 from orchestrator.dashboard.sandbox_process import receive, send
 
-_GRACE_S = 1.0  # DuckDB's own timer comes first; some functions do not listen to it
+_GRACE_S = 2.0  # DuckDB's own timer comes first; some functions do not listen to it
 _START_S = 60.0
 _ROOT = Path(__file__).parents[2]
 _MOST_TEXT = 20_000

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from jobs.store import LocalStore
+from orchestrator.dashboard.sandbox import Limits
 from orchestrator.dashboard.server import Dashboard, Settings
 from orchestrator.dashboard.tokens import Scope, load_tokens
 from tests.dashboard.conftest import train
@@ -59,7 +60,7 @@ class Served:
     thread: threading.Thread = field(init=False)
 
     def start(self) -> None:
-        self.dashboard = Dashboard(self.store, Settings(port=self.port), self.tokens)
+        self.dashboard = Dashboard(self.store, Settings(port=self.port, limits=Limits(seconds=10.0)), self.tokens)
         self.thread = threading.Thread(target=self.dashboard.serve)
         self.thread.start()
         while not self.dashboard.is_serving:

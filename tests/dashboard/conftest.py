@@ -13,6 +13,7 @@ from jobs.store import LocalStore, open_store
 from jobs.study_file import parse_study
 from orchestrator.clusters.inline import InlineCluster
 from orchestrator.dashboard.guard import App
+from orchestrator.dashboard.sandbox import Limits
 from orchestrator.dashboard.server import Dashboard, Settings
 from orchestrator.dashboard.tokens import Scope, load_tokens
 from orchestrator.declared import register
@@ -94,7 +95,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
 @pytest.fixture(scope="session")
 def dashboard(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     tokens = load_tokens(tmp_path_factory.mktemp("tokens") / "tokens.json")
-    made = Dashboard(store, Settings(), tokens)
+    made = Dashboard(store, Settings(limits=Limits(seconds=10.0)), tokens)
     made.view.feed.look()
     yield made
     made.view.feed.stop()

@@ -245,6 +245,7 @@ def hostile(tmp_path: Path) -> Iterator[Visitor]:
     dashboard.view.feed._shelves[HOSTILE] = shelf
     dashboard.view.alarm.on_news(News(shelf, None, {}))
     yield Visitor(dashboard)
+    dashboard.view.feed.stop()
     dashboard.view.sandbox.close()
 
 

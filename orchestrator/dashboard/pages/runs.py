@@ -10,7 +10,7 @@ from orchestrator.dashboard.answers import columns_of, rows_of
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.filters import Columns, where
 from orchestrator.dashboard.view import Body, Params, View
-from orchestrator.query import runs_with_factors
+from orchestrator.query import runs_with_factors, sql
 
 _HIDDEN = ("study", "condition_id", "factors")
 _SHOWN = ("run_id", "condition", "status", "score", "last_step", "attempts", "seed_init", "seed_data", "reason")
@@ -68,13 +68,12 @@ def matching_rows(view: View, params: Params) -> Body:
     """Return the places of the rows that pass the filter, in the table of all rows."""
     shelf = view.feed.shelf(study_of(view, params))
     name = shelf.declared.name
-    columns = columns_of_runs(view.feed.ask(name, _rows_sql(shelf, "true")))
+    scored = view.feed.ask(name, _rows_sql(shelf, "true"))
+    columns = columns_of_runs(scored)
     matching = where(params.get("filter", ""), columns, _texts(columns))
-    sql = (
-        "SELECT place FROM (SELECT row_number() OVER (ORDER BY condition, run_id) - 1 AS place, * "
-        f"FROM ({_rows_sql(shelf, 'true')})) WHERE {matching} ORDER BY place"
-    )
-    return {"version": shelf.version, "places": view.feed.ask(name, sql)["place"].to_pylist()}
+    placed = scored.append_column("place of row", pa.array(range(scored.num_rows), pa.int32()))
+    found = sql({"scored": placed}, f'SELECT "place of row" AS place FROM scored WHERE {matching} ORDER BY place')
+    return {"version": shelf.version, "places": found["place"].to_pylist()}
 
 
 def columns_of_runs(table: pa.Table) -> Columns:
@@ -107,7 +106,7 @@ def _rows_sql(shelf: Shelf, matching: str) -> str:
 
 def _groups(view: View, shelf: Shelf, columns: Columns, matching: str, asked: str) -> Body:
     group, threshold = questions.name(columns.find(asked)), shelf.summary.rule.threshold
-    sql = (
+    text = (
         f"SELECT {group}, count(*) AS runs, count(score) AS n, avg(score) AS mean, stddev_samp(score) AS sd,\n"
         "  min(score) AS min, quantile_cont(score, 0.05) AS q05, quantile_cont(score, 0.25) AS q25,\n"
         "  quantile_cont(score, 0.5) AS q50, quantile_cont(score, 0.75) AS q75, quantile_cont(score, 0.95) AS q95,\n"
@@ -116,6 +115,6 @@ def _groups(view: View, shelf: Shelf, columns: Columns, matching: str, asked: st
         f"FROM ({_rows_sql(shelf, matching)})\nGROUP BY {group} ORDER BY {group}"
     )
     name = shelf.declared.name
-    rows: list[dict[str, Any]] = rows_of(view.feed.ask(name, sql))
-    question = questions.Question("Groups", sql, f"seedbed.open(STORE).sql({sql!r}, study={name!r}).pandas()")
+    rows: list[dict[str, Any]] = rows_of(view.feed.ask(name, text))
+    question = questions.Question("Groups", text, f"seedbed.open(STORE).sql({text!r}, study={name!r}).pandas()")
     return {"rows": rows, "question": question.links(name)}
