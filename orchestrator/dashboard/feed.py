@@ -22,8 +22,8 @@ from orchestrator.library import Library
 from orchestrator.query import sql
 from orchestrator.summary import StudySummary, summarise
 
-_LEAST_PAUSE_S = 0.5
-_SHARE = 0.2  # of one core's time that looking may take where the store is large
+_LEAST_PAUSE_S = 0.3
+_SHARE = 0.5  # of one core's time that looking may take where the store is large
 _MOST_REMEMBERED = 200
 
 
