@@ -146,6 +146,7 @@ TABLES = {
     "attempts": ATTEMPTS,
     "checkpoints": CHECKPOINTS,
     "probes_of_seeds": PROBES_OF_SEEDS,
+    "onsets": ONSETS,
     "rollups": ROLLUPS,
     "audit": AUDIT,
 }

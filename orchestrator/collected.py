@@ -88,6 +88,11 @@ class Placed:
     keeps: object = None
     _path: Path | None = None
 
+    @property
+    def file(self) -> tuple[str, str, str, int]:
+        """Return where the file is and what it is: store, key, SHA-256, size in bytes."""
+        return self.store.url, self.key, self.part.sha256, self.part.size_bytes
+
     def path(self) -> Path:
         """Return the local file, compared with its hash once; raises Corrupt, NotFound."""
         if self._path is None or not self._path.exists():

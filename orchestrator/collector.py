@@ -26,6 +26,7 @@ from jobs.records import AUDIT, CHECKPOINTS, PROBES_OF_SEEDS
 from jobs.store import Manifest, Store, committed, read_manifest
 from orchestrator.collected import Collected, Kept, Map, Placed, Tables, Workspace, on_threads
 from orchestrator.declared import Declared
+from orchestrator.onsets import OnsetTask, make_onsets
 from orchestrator.parts import PART_RUNS, PartTask, make_part
 from orchestrator.rollups import RollTask, groups_of, make_rollup
 from orchestrator.runs_table import Attempts, RunsTables
@@ -55,6 +56,7 @@ class Collector:
     _environments: dict[str, str] = field(default_factory=dict)
     _parts: dict[str, Placed] = field(default_factory=dict)
     _rolled: dict[str, pa.Table] = field(default_factory=dict)
+    _onsets: dict[str, pa.Table] = field(default_factory=dict)
     _workspace: Workspace | None = None
 
     def knows(self, before: Collected) -> None:
@@ -80,6 +82,7 @@ class Collector:
             "attempts": of_runs.attempts_table(),
             "checkpoints": self._checkpoints_table(attempts, packs),
             "probes_of_seeds": self._probes_of_seeds(),
+            "onsets": self._onset_rows(parts),
             "rollups": rollups,
         }
         small["audit"] = self._audit(parts)
@@ -174,7 +177,7 @@ class Collector:
         tasks = []
         for group in groups_of(runs):
             mine = [p for p in parts if p.part.condition_id == group.condition_id and p.part.rows]
-            files = tuple((p.store.url, p.key, p.part.sha256, p.part.size_bytes) for p in mine)
+            files = tuple(placed.file for placed in mine)
             names = tuple(sorted({name for p in mine for name in p.part.metrics}))
             tasks.append(RollTask(group, names, files))
         new = [task for task in tasks if task.source not in self._rolled]
@@ -182,6 +185,20 @@ class Collector:
         self._rolled = {task.source: made.get(task.source, self._rolled.get(task.source)) for task in tasks}
         whole = pa.concat_tables([self._rolled[task.source] for task in tasks])
         return whole, {task.group.condition_id: task.source for task in tasks}
+
+    def _onset_rows(self, parts: Sequence[Placed]) -> pa.Table:
+        """Return when each run's metric of the success rule breaks through, by condition and run."""
+        runs: dict[str, list[str]] = {}
+        for run in self.declared.runs:
+            runs.setdefault(run.condition.id, []).append(run.id)
+        rule, tasks = self.declared.success, []
+        for condition_id in sorted(runs):
+            mine = [p for p in parts if p.part.condition_id == condition_id and rule.metric in p.part.metrics]
+            tasks.append(OnsetTask(tuple(sorted(runs[condition_id])), rule, tuple(placed.file for placed in mine)))
+        new = [task for task in tasks if task.source not in self._onsets]
+        made = dict(zip([task.source for task in new], self.map(make_onsets, new), strict=True))
+        self._onsets = {task.source: made.get(task.source, self._onsets.get(task.source)) for task in tasks}
+        return pa.concat_tables([self._onsets[task.source] for task in tasks])
 
     def _audit(self, parts: Sequence[Placed]) -> pa.Table:
         corrupt = [

@@ -58,7 +58,7 @@ class Library:
         """Return the tables of a study as the store stands now; nothing is written into the store."""
         study = self.declared(name)
         if study.imported:
-            return collected_from(imported_tables(self.store, study))
+            return collected_from(imported_tables(self.store, study), study.success)
         collector = self._collectors.get(name)
         if collector is None or collector.declared != study:
             collector = self._collectors[name] = Collector(self.store, study, self.map)
@@ -99,7 +99,7 @@ def _views(studies: list[Collected]) -> dict[str, list[Any]]:
                 view = view.filter(~pc.field("run_id").isin(double))
             found[name].append(view)
         seen = pa.concat_arrays([seen, own])
-    for name in ("rollups", "audit"):
+    for name in ("onsets", "rollups", "audit"):
         found[name] = [_once(pa.concat_tables(found[name]))]
     return found
 

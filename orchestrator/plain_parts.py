@@ -8,21 +8,26 @@ import pyarrow.compute as pc
 from jobs.local_files import hash_file
 from jobs.parquet import write_groups
 from jobs.records import METRICS, TABLES
+from jobs.study import SuccessRule
 from orchestrator.collected import Collected, Kept, Placed, Workspace
+from orchestrator.onsets import onsets_in
 from orchestrator.parts import PART_RUNS, Part, put_by_hash
 from orchestrator.rollups import rollups_of
 
 _ORDER = [("metric", "ascending"), ("run_id", "ascending"), ("step", "ascending")]
 
 
-def collected_from(tables: Mapping[str, pa.Table]) -> Collected:
+def collected_from(tables: Mapping[str, pa.Table], rule: SuccessRule | None = None) -> Collected:
     """Return plain Arrow tables as collected ones; those that are missing are empty, `rollups` is made.
 
     tables: at least `runs` and `metrics`, with at most one row for each run, step and metric
+    rule: of the onsets, which are made too; without one they are those of `tables`
     """
     runs, metrics = tables["runs"], tables["metrics"]
     small = {name: tables.get(name, schema.empty_table()) for name, schema in TABLES.items() if name != "metrics"}
     small["rollups"] = rollups_of(runs, metrics)
+    if rule is not None:
+        small["onsets"] = onsets_in(runs, metrics.filter(pc.field("metric") == rule.metric), rule)
     workspace = Workspace()
     placed = []
     for condition_id in sorted(pc.unique(runs["condition_id"]).to_pylist()):

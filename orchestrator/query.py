@@ -1,7 +1,8 @@
 """Read-only SQL over the tables of a study, in DuckDB.
 
 The views are `runs` (with one column more for each factor, such as "model.width"), `metrics`, `attempts`,
-`checkpoints`, `probes_of_seeds`, `rollups` and `audit`. Nothing outside them can be reached: no files, no network,
+`checkpoints`, `probes_of_seeds`, `onsets`, `rollups`
+and `audit`. Nothing outside them can be reached: no files, no network,
 no extensions, no settings; and a statement is exactly one SELECT. Rows of `metrics` are read from their files as far
 as the statement asks for them.
 """

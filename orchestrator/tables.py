@@ -142,6 +142,8 @@ def read_tables(store: Store, study: str) -> Collected:
 def _read(store: Store, study: str, number: int) -> Collected:
     folder = table_folder(study, number)
     body = get_record(store, folder + _MANIFEST)
+    if not set(_SMALL) <= set(body["tables"]) or "parts" not in body:
+        raise NotFound(folder, "was collected by another version of Seedbed; collect again")
     small: dict[str, pa.Table] = {}
     for name, schema in _SMALL.items():
         entry = body["tables"][name]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -55,6 +56,32 @@ def test_one_number_everywhere(folder: Path) -> None:
     by_summary = {c.condition.label: c.success.value for c in store.summary().conditions}
     assert by_door == by_sql == by_command == by_summary
     assert set(by_door) == {"model.width=4", "model.width=8"}
+
+
+def test_the_fan_is_one_everywhere(folder: Path) -> None:
+    store = seedbed.open(folder)
+    text = """SELECT condition, step, n, q05, q25, q50, q95 FROM rollups WHERE metric = 'heldout.accuracy'
+              ORDER BY condition, step"""
+    by_sql = store.sql(text).arrow().to_pylist()
+    printed = CliRunner().invoke(app, ["query", text, "--store", str(folder), "--json"]).stdout
+    assert json.loads(printed) == by_sql
+    curves = {c.condition.label: c.curves for c in store.summary().conditions}
+    for row in by_sql:
+        values = curves[row["condition"]].values[:, curves[row["condition"]].steps == row["step"]]
+        assert row["n"] == len(values) == 3
+        assert [row["q05"], row["q25"], row["q50"], row["q95"]] == np.quantile(values, [0.05, 0.25, 0.5, 0.95]).tolist()
+    assert len(by_sql) == 2 * 11
+
+
+def test_the_onsets_of_sql_are_those_of_the_summary(folder: Path) -> None:
+    store = seedbed.open(folder)
+    text = """SELECT condition, high, low FROM onsets JOIN runs USING (run_id) ORDER BY condition, high, low"""
+    by_sql = store.sql(text).arrow().to_pylist()
+    for condition in store.summary().conditions:
+        mine = [(row["low"], row["high"]) for row in by_sql if row["condition"] == condition.condition.label]
+        bracket = condition.onset.bracket
+        assert mine[1] == (bracket.low, bracket.high), "the middle of three"
+    assert len(by_sql) == 6
 
 
 def test_other_intervals(folder: Path) -> None:
