@@ -42,7 +42,6 @@ chaos: setup  ## kill hundreds of real workers; SEEDBED_CHAOS_FAULTS says how ma
 	SEEDBED_CHAOS_FAULTS=$${SEEDBED_CHAOS_FAULTS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_chaos.py
 browser: setup  ## drive the dashboard in a real Chromium (apt-get install -y chromium)
 	$(BIN)/python -m pytest -n 0 tests/browser
-	$(BIN)/python -m pytest -n 2 tests/browser
 
 check: setup  ## lint, types, layers
 	$(BIN)/ruff check .
