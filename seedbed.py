@@ -7,14 +7,17 @@
     store.metrics("heldout.accuracy", study="widths").arrow()
     store.sql("SELECT condition, count(*) FROM runs GROUP BY condition").pandas()
     store.success_probability("widths")["model.width=8"]
+    store.estimate("success-over-scale", study="widths").midpoint
+    store.estimates("widths").pandas()
     store.run("r1-05ec…").weights(step=750)
 
 Every number is the one that the command line and the report show: they call the same functions.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -26,6 +29,7 @@ from orchestrator.estimates.estimate import Estimate
 from orchestrator.estimates.success import METHODS, success_probability
 from orchestrator.library import Library
 from orchestrator.query import runs_with_factors
+from orchestrator.questions.asked import Options
 from orchestrator.summary import StudySummary
 
 if TYPE_CHECKING:
@@ -123,6 +127,32 @@ class Results:
             condition.condition.label: success_probability(condition.successes, condition.success.cohort, method, level)
             for condition in self.summary(study).conditions
         }
+
+    def estimate(
+        self,
+        question: str,
+        study: str = "",
+        metric: str = "",
+        condition: str | Sequence[str] = (),
+        at: float | Sequence[float] = (),
+        **options: Any,
+    ) -> Any:
+        """Return the answer to a question, a frozen dataclass, such as `estimate("predict", at=512).at[512]`.
+
+        Where every condition has an answer of its own, take it by the condition's label. Options are the fields of
+        `orchestrator.questions.asked.Options`. Raises QueryError for what has no answer, and says what it needs.
+        """
+        known = [field.name for field in fields(Options)]
+        if unknown := sorted(set(options) - set(known)):
+            raise QueryError(f"no option is called {unknown[0]!r}; there are {', '.join(known)}")
+        conditions = (condition,) if isinstance(condition, str) else tuple(condition)
+        places = (float(at),) if isinstance(at, int | float) else tuple(map(float, at))
+        asked = Options(metric=metric, conditions=conditions, at=places, **options)
+        return self.library.ask(question, self.library.only(study), asked)
+
+    def estimates(self, study: str = "") -> Answer:
+        """Return the standing estimates of a study, as the SQL table `estimates` has them."""
+        return Answer(self.library.estimates(self.library.only(study)))
 
 
 def open(path: str | Path) -> Results:  # noqa: A001

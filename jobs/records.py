@@ -140,6 +140,30 @@ ROLLUPS = pa.schema(
     ]
 )
 
+# No table of the collector: it is computed when a query names it. A bound that the data do not give is infinite.
+ESTIMATES = pa.schema(
+    [
+        pa.field("study", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),  # as of `seedbed estimate`
+        pa.field("condition_id", pa.string(), nullable=False),  # empty where the whole study is meant
+        pa.field("condition", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),  # what of the answer; of a mean, the metric
+        pa.field("value", pa.float64()),  # null where no run has an outcome yet
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("level", pa.float64(), nullable=False),
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("stopping_rule", pa.string(), nullable=False),
+        pa.field("cohort", pa.string(), nullable=False),
+        *(
+            pa.field(name, pa.int64(), nullable=False)
+            for name in ("launched", "finished", "diverged", "censored", "mixed", "disputed")
+        ),
+        pa.field("note", pa.string(), nullable=False),
+    ]
+)
+
 TABLES = {
     "runs": RUNS,
     "metrics": METRICS,

@@ -3,6 +3,7 @@
 The command line, the report and the notebook's door read a store through this and nothing else.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,11 @@ from orchestrator.declared import Declared
 from orchestrator.imports.stored import imported_tables
 from orchestrator.plain_parts import collected_from
 from orchestrator.query import sql
+from orchestrator.questions.asked import Options, Question
 from orchestrator.summary import StudySummary, summarise
 from orchestrator.tables import commit_tables, newest_tables
+
+_NAMES_ESTIMATES = re.compile(r"\bestimates\b", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -83,7 +87,26 @@ class Library:
         if not names:
             raise QueryError("the store holds no study")
         studies = [self.tables(study) for study in names]  # their files last as long as these do
-        return sql(_views(studies), text)
+        views = _views(studies)
+        if _NAMES_ESTIMATES.search(text):
+            views["estimates"] = [_standing(self.declared(n), t) for n, t in zip(names, studies, strict=True)]
+        return sql(views, text)
+
+    def ask(self, question: str, name: str, options: Options | None = None) -> Any:
+        """Return the answer to a question of `orchestrator/questions`; raises QueryError where it has none."""
+        from orchestrator.questions.registry import ask  # all estimates, and with them most of scipy, take a second
+
+        return ask(question, self.declared(name), self.tables(name), options)
+
+    def estimates(self, name: str) -> pa.Table:
+        """Return the standing estimates of a study; the schema is ESTIMATES."""
+        return _standing(self.declared(name), self.tables(name))
+
+
+def _standing(study: Declared, tables: Collected) -> pa.Table:
+    from orchestrator.questions.standing import standing
+
+    return standing(Question(study, tables, Options()))
 
 
 def _views(studies: list[Collected]) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
 """The command line: one file per verb, which parses, calls and prints.
 
     seedbed plan | run | submit | resume | stop | extend
-    seedbed list | status | logs | metrics | query | report | serve | watch | plot | verify | replay | import
+    seedbed list | status | logs | metrics | query | estimate | report | serve | watch | plot | verify | replay | import
 
 Exit codes: 0 done; 1 some runs failed, or the store or the cluster did; 2 bad input; 130 interrupted.
 """
@@ -12,6 +12,7 @@ import typer
 
 from jobs.errors import QueryError, SeedbedError, StudyError, StudyInterrupted
 from orchestrator.cli import (
+    estimate,
     extend,
     import_runs,
     list,  # noqa: A004
@@ -53,6 +54,7 @@ VERBS = (
     metrics,
     extend,
     query,
+    estimate,
     report,
     serve,
     plot,

@@ -46,8 +46,8 @@ def command(
         lines = "\n".join(f"  {name:12} {entry.shows}" for name, entry in KINDS.items())
         asked = f"no figure is called {kind!r}{hint}" if kind else "say which figure"
         raise QueryError(f"{asked}. There are:\n{lines}")
-    from orchestrator.plots.question import Options, Question
     from orchestrator.plots.style import house_style, write
+    from orchestrator.questions.asked import Options, Question
 
     library = Library(open_store(store))
     name = library.only(study)

@@ -64,7 +64,12 @@ class Modes:
 
     @property
     def says(self) -> str:
-        """Return the verdict in words, always with the power at this n."""
+        """Return the verdict in words, with the power at this n where two modes were not found."""
+        if self.verdict is Verdict.TWO:
+            return (
+                f"{self.verdict} (ΔBIC {self.delta_bic:.1f}, n = {len(self.upper)}; {self.weight:.0%} of the runs "
+                f"about {self.high:.3g}, the others about {self.low:.3g})"
+            )
         return (
             f"{self.verdict} (ΔBIC {self.delta_bic:.1f}, n = {len(self.upper)}; power to find two modes "
             f"{ALTERNATIVE_GAP * self.gap:g} apart: {self.power:.2f})"

@@ -15,22 +15,17 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from jobs.errors import QueryError
-from orchestrator.estimates.clusters import clusters
-from orchestrator.estimates.distribution_law import distribution_law
-from orchestrator.estimates.emergence import change_of_mean
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.firth import Counts
-from orchestrator.estimates.hidden_states import Padded, standardise
-from orchestrator.estimates.onset import onsets
 from orchestrator.estimates.prediction import FEWEST, predict
-from orchestrator.estimates.state_choice import choose_states
 from orchestrator.estimates.success_over_scale import eta_interval, success_over_scale
-from orchestrator.estimates.training_map import training_map
-from orchestrator.estimates.turnbull import turnbull
-from orchestrator.estimates.variance import crossed
 from orchestrator.plots import by_scale, of_chance, of_onsets, over_steps
-from orchestrator.plots.question import Question, generator_of
 from orchestrator.plots.style import footnote, new_figure, short
+from orchestrator.questions.along_training import brackets, onsets_of_one
+from orchestrator.questions.along_training import states as latent_states
+from orchestrator.questions.asked import Question
+from orchestrator.questions.between_runs import groups, variance
+from orchestrator.questions.over_scale import law_at, mean_change
 from orchestrator.summary import ConditionSummary
 
 Floats = NDArray[np.float64]
@@ -119,10 +114,9 @@ def probability(question: Question) -> Figure:
 def law(question: Question) -> Figure:
     """Return the distributional scaling law beside the law of the mean."""
     outcomes, conditions = question.outcomes()
-    threshold, rng = question.summary().rule.threshold, generator_of(outcomes.cohort)
     try:
-        found = distribution_law(outcomes, threshold, _along(outcomes.scale), rng)
-        change = change_of_mean(outcomes, threshold, rng)
+        found = law_at(question, outcomes, _along(outcomes.scale), question.level(conditions))
+        change = mean_change(question, outcomes, question.level(conditions))
     except ValueError as error:
         raise QueryError(f"no distributional law: {error}") from None
     figure = new_figure(6.8, 4.6)
@@ -142,11 +136,10 @@ def survival(question: Question) -> Figure:
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     for number, condition in enumerate(summary.conditions):
-        low, high = _brackets(question, condition)
-        if not len(low):
+        if not question.ended(condition).any():
             continue
-        found = turnbull(low, high, condition.success.cohort, generator_of(condition.success.cohort))
-        label = f"{short(condition.condition.label)}, n = {len(low)}"
+        found = onsets_of_one(question, condition).turnbull
+        label = f"{short(condition.condition.label)}, n = {int(question.ended(condition).sum())}"
         of_onsets.share_without_onset(
             axes,
             found.left,
@@ -180,9 +173,10 @@ def order(question: Question) -> Figure:
         mine = np.isin(a.curves.run_ids, b.curves.run_ids)
         if not mine.any():
             continue
-        pair = _brackets(question, a), _brackets(question, b)
+        first_one, other = brackets(question, a), brackets(question, b)
+        pair = (first_one.low, first_one.high), (other.low, other.high)
         of_onsets.onset_against_onset(axes, pair[0], pair[1], names, float(a.condition.planned_steps))
-        axes.set_title(f"{short(a.condition.label)}  (n = {len(pair[0][0])})")
+        axes.set_title(f"{short(a.condition.label)}  (n = {len(first_one.low)})")
     _say(
         figure,
         question,
@@ -194,17 +188,9 @@ def order(question: Question) -> Figure:
 
 def shares(question: Question) -> Figure:
     """Return the shares of the final score's variance: initialisation, data order, rest."""
-    seeds = {run.id: run.seeds.as_dict() for run in question.declared.runs}
-    rows, used = [], []
-    for condition in question.summary().conditions:
-        table = _crossed_table(condition, seeds)
-        if table is None:
-            continue
-        found = crossed(table, condition.success.cohort, generator_of(condition.success.cohort))
-        rows.append((condition.condition.label, [(part.name, part.share) for part in found.components]))
-        used.append(condition)
-    if not rows:
-        raise QueryError("no condition crosses initialisation with data order: use the seed design `crossed`")
+    found = variance(question).conditions
+    rows = [(label, [(part.name, part.share) for part in parts.components]) for label, parts in found.items()]
+    used = [condition for condition in question.summary().conditions if condition.condition.label in found]
     figure = new_figure(6.4, 1.5 + 0.75 * len(rows))
     of_chance.variance_shares(figure.add_subplot(), rows)
     _say(figure, question, used, "ANOVA, generalised pivotal 95 % intervals; one run per init × data")
@@ -213,53 +199,30 @@ def shares(question: Question) -> Figure:
 
 def states(question: Question) -> Figure:
     """Return the map of training: latent states of all metrics, and who moves where."""
-    names = question.metrics()
-    conditions = question.summary().conditions
-    if len(conditions) > 1:
-        labels = ", ".join(condition.condition.label for condition in conditions)
-        raise QueryError(f"a training map is of one condition: choose with --condition one of {labels}")
-    condition = conditions[0]
-    columns = [question.summary(name).conditions[0].curves for name in names]
-    ended = question.ended(condition)
-    steps = [curve.steps for curve in columns]
-    common = steps[0][np.all([np.isin(steps[0], other) for other in steps], axis=0)]
-    cube = np.stack([curve.values[:, np.isin(curve.steps, common)] for curve in columns], axis=2)[ended]
-    if len(cube) < 3 or len(common) < 4:
-        raise QueryError(f"a training map needs 3 ended runs and 4 common probes, not {len(cube)} and {len(common)}")
-    sequences = Padded.of([run[~np.isnan(run).all(axis=1)] for run in standardise(list(cube), over="cohort")])
-    cohort = condition.success.cohort
-    chosen = choose_states(sequences, cohort, generator_of(cohort), tried=(2, 3, 4), restarts=10)
-    _, high = _brackets(question, condition)
-    found = training_map(
-        chosen.model.paths(sequences), chosen.states, np.where(np.isinf(high), np.nan, high), ~np.isinf(high), cohort
-    )
+    found = latent_states(question)
     figure = new_figure(5.4, 5.0)
-    of_chance.states_and_moves(figure.add_subplot(), found, len(cube))
-    text = f"{chosen.states} states of {len(names)} metrics, chosen by runs left out; on arrows: runs; orange: detour"
-    _say(figure, question, (condition,), text)
+    of_chance.states_and_moves(figure.add_subplot(), found.map, len(found.run_ids))
+    text = f"{found.choice.states} states of {len(found.metrics)} metrics, chosen by runs left out"
+    _say(figure, question, question.summary().conditions, text + "; on arrows: runs; orange: detour")
     return figure
 
 
 def distances(question: Question) -> Figure:
     """Return the distances between the curves of a condition's runs, in order of their groups."""
-    conditions = question.summary().conditions
+    conditions, found = question.summary().conditions, groups(question)
     figure, panels = _panels(conditions, 3.5, widest=3, width=3.9)
     drawn = []
     for axes, condition in zip(panels, conditions, strict=False):
-        values = condition.curves.values
-        whole = values[~np.isnan(values).any(axis=1)]
-        if len(whole) < 4:
-            axes.set_title(f"{short(condition.condition.label)}: fewer than 4 whole runs")
+        label = condition.condition.label
+        if label not in found.conditions:
+            axes.set_title(f"{short(label)}: fewer than 4 whole runs")
             axes.set_axis_off()
             continue
-        matrix = np.sqrt(((whole[:, None] - whole) ** 2).mean(axis=2))
-        found = clusters(matrix, condition.success.cohort, generator_of(condition.success.cohort), permutations=199)
-        of_chance.distance_matrix(axes, matrix, found.labels, f"root mean square difference, {question.metric}")
-        groups = len(set(found.labels.tolist()))
-        axes.set_title(f"{short(condition.condition.label)}: {groups} group{'s' * (groups > 1)}, p = {found.p:.3f}")
+        matrix, parts = found[label].distances, found[label].clusters
+        of_chance.distance_matrix(axes, matrix, parts.labels, f"root mean square difference, {question.metric}")
+        count = len(set(parts.labels.tolist()))
+        axes.set_title(f"{short(label)}: {count} group{'s' * (count > 1)}, p = {parts.p:.3f}")
         drawn.append(condition)
-    if not drawn:
-        raise QueryError("no condition has 4 runs that were measured at every probe")
     _say(figure, question, drawn, "distance over all probes; groups by average linkage, permutation test")
     return figure
 
@@ -306,28 +269,3 @@ def _say(figure: Figure, question: Question, conditions: object, text: str) -> N
 
 def _along(scales: Floats) -> Floats:
     return np.geomspace(scales[0], scales[-1] * _PAST, _PLACES)
-
-
-def _brackets(question: Question, condition: ConditionSummary) -> tuple[Floats, Floats]:
-    """Return low and high [run] of the onsets of the runs that have ended."""
-    curves, rule = condition.curves, question.declared.success
-    threshold = rule.threshold if np.isnan(question.options.threshold) else question.options.threshold
-    ended = question.ended(condition)
-    if not ended.any():
-        return np.empty(0), np.empty(0)
-    return onsets(curves.steps, curves.values[ended], threshold, rule.sustained)
-
-
-def _crossed_table(condition: ConditionSummary, seeds: dict[str, dict[str, int]]) -> Floats | None:
-    """Return final scores [init, data], NaN where a cell has no run; None where the seeds are not crossed."""
-    if not len(condition.curves.steps):
-        return None
-    scored = np.flatnonzero(~np.isnan(condition.curves.values[:, -1]))
-    runs = [condition.curves.run_ids[index] for index in scored]
-    rows, columns = (sorted({seeds[run][name] for run in runs}) for name in ("init", "data"))
-    if len(rows) < 2 or len(columns) < 2 or len(runs) <= max(len(rows), len(columns)):
-        return None
-    table = np.full((len(rows), len(columns)), np.nan)
-    for run, index in zip(runs, scored, strict=True):
-        table[rows.index(seeds[run]["init"]), columns.index(seeds[run]["data"])] = condition.curves.values[index, -1]
-    return table

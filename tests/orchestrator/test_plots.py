@@ -18,10 +18,9 @@ from jobs.records import METRICS, Status
 from jobs.seeds import Seeds
 from orchestrator import plots
 from orchestrator.cli import app
-from orchestrator.estimates.estimate import Cohort
 from orchestrator.plots.kinds import KINDS
-from orchestrator.plots.question import Options, Question, generator_of
 from orchestrator.plots.style import SERIES, house_style, new_figure, write
+from orchestrator.questions.asked import Options, Question
 from tests.orchestrator.conftest import STUDY
 from tests.orchestrator.made import made
 
@@ -185,12 +184,6 @@ def test_a_whole_label_means_that_condition_alone() -> None:
     assert [c.condition.label for c in question.summary().conditions] == ["model.width=4"]
     part = replace(question, options=Options(conditions=("width=1",)))
     assert [c.condition.label for c in part.summary().conditions] == ["model.width=16", "model.width=128"]
-
-
-def test_equal_cohorts_have_equal_generators() -> None:
-    one, other = Cohort.of(["a", "b"], 2, 0), Cohort.of(["a", "c"], 2, 0)
-    assert generator_of(one).random() == generator_of(Cohort.of(["b", "a"], 2, 0)).random()
-    assert generator_of(one).random() != generator_of(other).random()
 
 
 def test_a_figure_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
