@@ -15,6 +15,7 @@ from orchestrator import plots
 from orchestrator.estimates.distribution_law import distribution_law
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.outcomes import Outcomes
+from orchestrator.questions.headlines import headlines
 from orchestrator.report import write_report
 from seedbed import open as open_store
 
@@ -28,7 +29,8 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     if len(sys.argv) > 1:
         with tempfile.TemporaryDirectory() as folder:
-            write_report(open_store(sys.argv[1]).summary("demo"), Path(folder))
+            question = open_store(sys.argv[1]).library.question("demo")
+            write_report(question, headlines(question), Path(folder))
             for name in ("success", "scores"):
                 shutil.copy(Path(folder) / f"{name}.png", IMAGES / f"demo-{name}.png")
     with plots.house_style():

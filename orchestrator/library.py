@@ -98,6 +98,10 @@ class Library:
 
         return ask(question, self.declared(name), self.tables(name), options)
 
+    def question(self, name: str) -> Question:
+        """Return the study as the functions in `orchestrator/questions` take it, with no option chosen."""
+        return Question(self.declared(name), self.tables(name), Options())
+
     def estimates(self, name: str) -> pa.Table:
         """Return the standing estimates of a study; the schema is ESTIMATES."""
         return _standing(self.declared(name), self.tables(name))

@@ -7,26 +7,36 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from orchestrator import plots
+from orchestrator.plots.kinds import law
+from orchestrator.questions.asked import Question
+from orchestrator.questions.headlines import Headlines
 from orchestrator.summary import StudySummary
 from orchestrator.text import interval, onset_text, probability
 
 _CAPTIONS = {
     "success": "P(success) against scale, and the mean score beside it.",
+    "law": "The law of the distribution over scale, a mixture, beside one power law of the mean. Bands are 95 %.",
     "scores": "The last score of every seed. Where there are two clusters, the mean lies where no run is.",
     "curves": "Every seed's curve over the fan of quantiles.",
 }
 
 
-def write_report(summary: StudySummary, folder: Path) -> list[Path]:
-    """Write the figures (PNG, SVG) and `report.html` into `folder`; returns the paths, the page first."""
+def write_report(question: Question, shown: Headlines, folder: Path) -> list[Path]:
+    """Write the figures (PNG, SVG) and `report.html` into `folder`; returns the paths, the page first.
+
+    `shown` is what `headlines` says of the same question; where it has a law, that is drawn, too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    summary = question.summary()
     written: list[Path] = []
     with plots.house_style():
         for name, draw in plots.FIGURES.items():
             written += plots.save(draw(summary), folder / name)
+        if shown.law:
+            written += plots.save(law(question), folder / "law")
     pictures = {path.stem: path for path in written if path.suffix == ".svg"}
-    figures = [(name, _CAPTIONS[name], _data_url(pictures[name])) for name in plots.FIGURES]
-    page = render(summary, figures)
+    figures = [(name, _CAPTIONS[name], _data_url(pictures[name])) for name in _CAPTIONS if name in pictures]
+    page = render(summary, shown, figures)
     target = folder / "report.html"
     # A reader never finds half a page: written aside, then renamed.
     aside = folder / "report.html.part"
@@ -35,14 +45,14 @@ def write_report(summary: StudySummary, folder: Path) -> list[Path]:
     return [target, *written]
 
 
-def render(summary: StudySummary, figures: list[tuple[str, str, str]]) -> str:
+def render(summary: StudySummary, shown: Headlines, figures: list[tuple[str, str, str]]) -> str:
     """Return the page; figures are (name, caption, URL). Every text is escaped: names and labels may be hostile."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(interval=interval, probability=probability, onset=onset_text)
     template = environment.from_string(files("orchestrator.templates").joinpath("report.html").read_text("utf-8"))
     launched = sum(condition.launched for condition in summary.conditions)
     known = sum(c.success.cohort.finished + c.success.cohort.diverged for c in summary.conditions)
-    return template.render(study=summary, figures=figures, launched=launched, known=known)
+    return template.render(study=summary, shown=shown, figures=figures, launched=launched, known=known)
 
 
 def _data_url(path: Path) -> str:

@@ -1,28 +1,56 @@
 """`seedbed plan`: what a study would take; trains nothing."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
 
 from jobs.errors import ForeignStore
 from jobs.store import Store, is_url, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
 from orchestrator.cli.show import console, plan_table, print_json, stop_lines
 from orchestrator.clusters.inline import available_cpus
+from orchestrator.estimates.estimate import plain
 from orchestrator.packing import Machine
 from orchestrator.plan import plan
+from orchestrator.power_plan import PowerPlan, Wanted, power_plan
 from orchestrator.rounds import as_decided
 
 _MOST_ROWS = 40
 
 
-def command(study: StudyFile, store: StoreFolder = DEFAULT_STORE, cpus: Cpus = 0, as_json: AsJson = False) -> None:
+def command(
+    study: StudyFile,
+    store: StoreFolder = DEFAULT_STORE,
+    cpus: Cpus = 0,
+    power: Annotated[bool, typer.Option("--power", help="What its seeds can show, and what takes how many.")] = False,
+    half_width: Annotated[float, typer.Option(help="With --power: of the interval of P(success).")] = 0.1,
+    p: Annotated[float, typer.Option(help="With --power: the P at which it is to be so narrow.")] = 0.5,
+    mode: Annotated[float, typer.Option(help="With --power: weight of a second mode that is to be seen.")] = 0.1,
+    apart: Annotated[
+        tuple[float, float], typer.Option(help="With --power: P of two conditions that are to be told apart.")
+    ] = (0.3, 0.6),
+    chance: Annotated[float, typer.Option(help="With --power: with which probability.")] = 0.8,
+    as_json: AsJson = False,
+) -> None:
     """Check a study and show what it would take; trains nothing.
 
     Conditions, runs, packs, parameters, FLOPs (6 x parameters x tokens), milestone checkpoints and their bytes, and
-    which runs the store already holds.
+    which runs the store already holds. With --power: what the study's seeds can and cannot show.
 
     [bold]Example:[/bold] seedbed plan study.yaml --store results
+    [bold]Example:[/bold] seedbed plan study.yaml --power --half-width 0.15 --apart 0.3 0.6
     """
     checked, file = find_study(study)
+    if power:
+        counts = Counter(run.point.id for run in checked.runs)
+        _show_power(
+            power_plan(checked.name, list(counts.values()), Wanted(half_width, p, mode, apart, chance)), as_json
+        )
+        return
     found = _opened(store)
     checked = as_decided(checked, found, file)
     count = cpus or available_cpus()
@@ -38,6 +66,31 @@ def command(study: StudyFile, store: StoreFolder = DEFAULT_STORE, cpus: Cpus = 0
     if result.stop:
         console.print(*stop_lines(result.stop), sep="\n", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Pack widths are assumed for {count} CPUs; `seedbed run` measures them first.", highlight=False)
+
+
+def _show_power(found: PowerPlan, as_json: bool) -> None:
+    if as_json:
+        print_json(plain(found))
+        return
+    wanted = found.needed.wanted
+    table = Table(
+        title=f"{escape(found.study)}: seeds a condition", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    for name in ("to show", "with chance", "seeds"):
+        table.add_column(name, justify="left" if name == "to show" else "right")
+    for text, seeds in (
+        (f"P(success) to ± {wanted.half_width:g} (Wilson 95 %), if P = {wanted.p:g}", found.needed.for_half_width),
+        (f"two runs of a second mode of weight {wanted.mode:g}", found.needed.for_mode),
+        (f"P = {wanted.apart[0]:g} from P = {wanted.apart[1]:g} (Fisher, 5 %)", found.needed.to_tell_apart),
+    ):
+        table.add_row(text, f"{wanted.chance:g}", f"{seeds:,}")
+    console.print(table)
+    for shows in found.shows:
+        conditions = found.declared[shows.seeds]
+        console.print(
+            f"Declared: {conditions} condition{'s' * (conditions > 1)} of {shows.seeds} seeds.", highlight=False
+        )
+        console.print(*shows.says(), sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
 def _opened(store: str) -> Store | None:

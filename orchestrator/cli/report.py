@@ -31,9 +31,11 @@ def command(
     name = library.only(study)
     library.collect(name)
     folder = out or report_folder(store, name)
+    from orchestrator.questions.headlines import headlines
     from orchestrator.report import write_report  # matplotlib takes a second
 
-    written = [str(path) for path in write_report(library.summary(name), folder)]
+    question = library.question(name)
+    written = [str(path) for path in write_report(question, headlines(question), folder)]
     if as_json:
         print_json(written)
     else:

@@ -21,10 +21,11 @@ from jobs.study import Study
 from orchestrator.adaptive import Decision
 from orchestrator.cli.options import DEFAULT_STORE, Address, AsJson, Cpus, Insecure, StoreFolder, StudyFile, find_study
 from orchestrator.cli.report import report_folder
-from orchestrator.cli.show import console, print_json, print_summary
+from orchestrator.cli.show import console, print_headlines, print_json, print_summary
 from orchestrator.cli.watching import Show, Watching, say, showing
 from orchestrator.clusters import Cluster
 from orchestrator.declared import register
+from orchestrator.estimates.estimate import plain
 from orchestrator.library import Library
 from orchestrator.progress import Watch
 from orchestrator.rounds import as_decided, train_rounds
@@ -111,14 +112,20 @@ def train(
     tables = library.collect(checked.name)
     summary = library.summary(checked.name)
     folder = None if no_report else report_folder(store, checked.name)
+    from orchestrator.questions.headlines import headlines  # all estimates take a second to import
+
+    question = library.question(checked.name)
+    shown = headlines(question)
     if folder:
         from orchestrator.report import write_report  # matplotlib takes a second
 
-        write_report(summary, folder)
+        write_report(question, shown, folder)
     if as_json:
-        print_json(summary.as_dict() | {"report": str(folder / "report.html") if folder else None})
+        page = str(folder / "report.html") if folder else None
+        print_json(summary.as_dict() | {"shows": plain(shown), "report": page})
     else:
         print_summary(summary)
+        print_headlines(shown.modes, [headline.text for headline in shown])
         _say_failures(tables["attempts"], state, store)
         _say_end(summary, store, folder, time.monotonic() - began)
     if state.counts()[Status.FAILED]:

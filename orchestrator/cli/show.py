@@ -76,6 +76,14 @@ def print_summary(summary: StudySummary) -> None:
             console.print(told, style="yellow", highlight=False, markup=False)
 
 
+def print_headlines(modes: Mapping[str, tuple[str, str]], sentences: Sequence[str]) -> None:
+    """Print what a study shows, in sentences; modes: condition → verdicts on the score and on the training loss."""
+    for label, (score, loss) in modes.items():
+        console.print(f"{label}: {score}; training loss: {loss}", highlight=False, markup=False, soft_wrap=True)
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("condition", overflow="fold", max_width=_LABEL)

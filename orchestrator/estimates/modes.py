@@ -25,6 +25,7 @@ EVIDENCE = 6.0
 FEWEST = 2.0  # runs in the smaller mode
 ENOUGH_POWER = 0.8
 ALTERNATIVE_GAP = 1.5  # of the declared gap
+_WIDEST = 0.6  # of shares: 1.5 times as far apart still lies inside [0, 1]
 ALTERNATIVE_WEIGHTS = (0.2, 0.5, 0.8)
 
 
@@ -71,9 +72,18 @@ class Modes:
                 f"about {self.high:.3g}, the others about {self.low:.3g})"
             )
         return (
-            f"{self.verdict} (ΔBIC {self.delta_bic:.1f}, n = {len(self.upper)}; power to find two modes "
+            f"{self.verdict} (ΔBIC {self.delta_bic:.1f}, n = {len(self.upper)}{self._but}; power to find two modes "
             f"{ALTERNATIVE_GAP * self.gap:g} apart: {self.power:.2f})"
         )
+
+    @property
+    def _but(self) -> str:
+        """Return why two components that beat one are not two modes; empty where they do not beat it."""
+        if self.delta_bic <= EVIDENCE:
+            return ""
+        if min(self.weight, 1 - self.weight) * len(self.upper) < FEWEST:
+            return f", but fewer than {FEWEST:g} runs in the smaller mode"
+        return f", but no two modes {self.gap:g} apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,8 @@ def count_modes(
     _check(len(k), gap)
     if k.shape != m.shape or (k < 0).any() or (k > m).any() or (m < 1).any():
         raise ValueError("every run needs at least one item, and no more correct than items")
+    if gap > _WIDEST:
+        raise ValueError(f"two modes of shares may be asked to be at most {_WIDEST:g} apart, not {gap:g}")
     found = of_counts(k[None], m)
     mean, precision = float(found.mean[0]), float(found.spread[0, 2])
     variance = mean * (1 - mean) / (precision + 1)

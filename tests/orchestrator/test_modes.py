@@ -89,7 +89,24 @@ def test_two_clear_modes_are_two_and_say_who_belongs_where() -> None:
     assert found.low < 0.3 < 0.7 < found.high
     assert list(found.upper > 0.5) == [True] * 6 + [False] * 14
     assert found.says.startswith("two modes (ΔBIC ")
+    assert "30% of the runs about 0.9" in found.says
+    assert "power" not in found.says, "what was found needs no power to be found"
     assert plain(found)["verdict"] == "two modes"
+
+
+def test_one_run_alone_is_no_mode_and_the_verdict_says_so() -> None:
+    correct = np.append(np.random.default_rng(5).binomial(ITEMS, 0.1, 19), 180)
+    found = count_modes(correct, np.full(20, ITEMS), 0.2, cohort(20), np.random.default_rng(0), draws=10)
+    assert found.verdict is Verdict.UNCLEAR
+    assert "but fewer than 2 runs in the smaller mode; power to find two modes 0.3 apart" in found.says
+    near = np.random.default_rng(5).binomial(ITEMS, np.repeat([0.3, 0.7], 10))
+    wide = count_modes(near, np.full(20, ITEMS), 0.5, cohort(20), np.random.default_rng(0), 10)
+    assert "but no two modes 0.5 apart; power" in wide.says
+
+
+def test_a_gap_that_shares_cannot_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"at most 0\.6 apart"):
+        count_modes(np.full(8, 100), np.full(8, ITEMS), 0.7, cohort(8), np.random.default_rng(0), 10)
 
 
 def test_lack_of_power_is_not_one_mode() -> None:

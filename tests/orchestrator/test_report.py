@@ -10,6 +10,9 @@ from matplotlib.image import imread
 
 from jobs.records import Status
 from orchestrator import plots
+from orchestrator.questions.asked import Options, Question
+from orchestrator.questions.headlines import Headline, Headlines, headlines
+from orchestrator.questions.registry import ask
 from orchestrator.report import render, write_report
 from orchestrator.summary import StudySummary, summarise
 from tests.orchestrator.made import made
@@ -49,9 +52,14 @@ def test_every_figure_of_every_kind_of_study(summary: StudySummary, tmp_path: Pa
         assert "cohort" in note
 
 
+def report(name: str, folder: Path) -> str:
+    question = Question(*STUDIES[name](), Options())
+    return write_report(question, headlines(question), folder)[0].read_text()
+
+
 def test_equal_summaries_give_equal_files(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        write_report(summarise(*STUDIES["mixed"]()), tmp_path / folder)
+        report("mixed", tmp_path / folder)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == [
         "curves.png",
@@ -81,11 +89,11 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_one_file_without_script_or_network(tmp_path: Path) -> None:
-    page = write_report(summarise(*STUDIES["four"]()), tmp_path)[0].read_text()
+    page = report("four", tmp_path)
     parsed = Page(page)
     assert "script" not in {tag for tag, _ in parsed.tags}
     sources = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
-    assert len(sources) == 3
+    assert len(sources) == 4, "three figures, and the law"
     assert all(str(source).startswith("data:image/svg+xml;base64,") for source in sources)
     assert not re.search(r"url\(|@import", page)
     assert all(attributes.get("alt") for tag, attributes in parsed.tags if tag == "img")
@@ -93,7 +101,7 @@ def test_the_page_is_one_file_without_script_or_network(tmp_path: Path) -> None:
 
 def test_the_page_says_the_numbers_of_the_summary(tmp_path: Path) -> None:
     summary = summarise(*STUDIES["mixed"]())
-    page = Page(write_report(summary, tmp_path)[0].read_text())
+    page = Page(report("mixed", tmp_path))
     text = " ".join(page.words)
     for condition in summary.conditions:
         known = condition.success.cohort.finished + condition.success.cohort.diverged
@@ -104,8 +112,36 @@ def test_the_page_says_the_numbers_of_the_summary(tmp_path: Path) -> None:
 
 
 def test_hostile_names_are_text() -> None:
-    page = render(summarise(*STUDIES["hostile"]()), [(HOSTILE, HOSTILE, "data:image/svg+xml;base64,")])
+    shown = Headlines((Headline(HOSTILE),), {HOSTILE: (HOSTILE, HOSTILE)}, (), ())
+    page = render(summarise(*STUDIES["hostile"]()), shown, [(HOSTILE, HOSTILE, "data:image/svg+xml;base64,")])
     parsed = Page(page)
     assert [attributes for tag, attributes in parsed.tags if tag == "img" and "onerror" in attributes] == []
     assert HOSTILE in parsed.words
     assert "{{ 7*7 }}" in page, "a name is no template either"
+
+
+def test_the_page_says_what_the_study_shows_and_what_it_cannot(tmp_path: Path) -> None:
+    question = Question(*STUDIES["four"](), Options())
+    page = Page(report("four", tmp_path))
+    text = " ".join(page.words)
+    found = ask("success-over-scale", question.declared, question.tables)
+    exact = [attributes for tag, attributes in page.tags if tag == "data"]
+    for estimate in (found.midpoint, found.slope, ask("scaling-law", question.declared, question.tables).change.share):
+        numbers = {"value": estimate.value, "data-low": estimate.low, "data-high": estimate.high}
+        assert any({name: float(shown[name] or "") for name in numbers} == numbers for shown in exact)
+    assert f"Half of the runs succeed at model.width = {found.midpoint.value:.3g} [" in text
+    for label, one in ask("modes", question.declared, question.tables).conditions.items():
+        assert one.score.says in text, label
+    assert "two modes (ΔBIC" in text
+    assert "no metric is called 'train.loss'" not in text
+    assert "With 20 seeds a condition P(success) is known to ± 0.20 at worst" in text
+
+
+@pytest.mark.parametrize("name", ["one", "words", "waiting", "none"])
+def test_what_a_study_does_not_answer_is_left_out(name: str, tmp_path: Path) -> None:
+    shown = headlines(Question(*STUDIES[name](), Options()))
+    assert bool(shown.over_scale) is (name == "none")
+    assert not shown.law
+    assert bool(shown.seeds) is (name != "waiting")
+    if name == "none":
+        assert shown.over_scale[0].text.startswith("The data do not bound the model.width")

@@ -20,6 +20,7 @@ from orchestrator.imports.runs import assemble
 from orchestrator.imports.sources import measurements, read_table
 from orchestrator.imports.stored import Source, store_import
 from orchestrator.library import Library
+from orchestrator.questions.headlines import headlines
 from orchestrator.report import write_report
 from orchestrator.verify import verify
 from tests.orchestrator.imports.made import MAP, curve, write
@@ -100,13 +101,14 @@ def test_missing_cells_stay_missing_and_repeated_rows_count_once(library: Librar
 
 
 def test_estimates_figures_and_the_report_work_on_it(library: Library, tmp_path: Path) -> None:
+    question = library.question("pythia")
     summary = library.summary("pythia")
     small, large = summary.conditions
     assert (small.condition.label, large.condition.label) == ("model.size=14m", "model.size=31m")
     assert (small.successes, small.success.cohort.finished, small.success.cohort.censored) == (4, 4, 1)
     assert large.successes == 1
     assert small.bounds == (0.8, 1.0)
-    page = write_report(summary, tmp_path / "report")[0].read_text(encoding="utf-8")
+    page = write_report(question, headlines(question), tmp_path / "report")[0].read_text(encoding="utf-8")
     assert "model.size=31m" in page
     assert library.collect("pythia")["rollups"].num_rows == 2 * 2 * 11
 
