@@ -22,7 +22,8 @@ from orchestrator.clusters.inline import InlineCluster
 from orchestrator.declared import register
 from orchestrator.events import LaunchPack, PackEnded, PackLaunched, RunState, StudyOpened
 from orchestrator.library import Library
-from orchestrator.packing import Machine, Pack
+from orchestrator.machine import Machine
+from orchestrator.packing import Pack
 from orchestrator.plan import plan
 from orchestrator.policy import Budgets
 from orchestrator.scheduler import drive

@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from jobs.fork import ForkPoint, ForkRule
 from jobs.identity import canonical_json, run_id, run_spec
@@ -29,8 +29,18 @@ from jobs.seeds import Seeds
 from jobs.spec import Condition, Count, Origin, Spec
 from jobs.stop import StopRule
 
+
+def _own_resource(name: str) -> str:
+    if name in ("CPU", "GPU", "memory", "object_store_memory"):
+        raise ValueError(f"{name} is counted by Seedbed itself; for GPUs write `device: cuda`")
+    return name
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
+ResourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$"), AfterValidator(_own_resource)]
+LabelName = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 FACTOR_ROOTS = ("task", "model", "optimizer", "training")
 
 
@@ -60,12 +70,18 @@ class ExecutionRule(Spec):
     retries     further attempts that a run gets after a crash
     preemptions further attempts after something outside: a node, a signal, silence, the store
     packs_at_once  the most packs that train at once, or `machine`: as many as it holds
+    device      where packs train; a GPU may hold several, where that was measured to be faster
+    resources   custom resources of Ray that every pack takes, such as {licence: 1}
+    labels      labels of Ray that a node must have, such as {ray.io/market-type: on-demand}
     """
 
     pack_width: Count | Literal["calibrated"] = "calibrated"
     retries: Annotated[int, Field(ge=0)] = 3
     preemptions: Annotated[int, Field(ge=0)] = 100
     packs_at_once: Count | Literal["machine"] = "machine"
+    device: Literal["cpu", "cuda"] = "cpu"
+    resources: dict[ResourceName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
 
 
 class Paired(Spec):

@@ -172,7 +172,7 @@ class Driver:
         self._own.add(pack_id)
         self.feed(PackLaunched(command.pack.key, pack_id))
         try:
-            self.cluster.launch(self.store.url, pack_id, command.pack.threads)
+            self.cluster.launch(self.store.url, pack_id, command.pack.threads, command.pack.needs)
         except ClusterError as error:
             # It may have been started all the same: it is given up like any other.
             self._news.append(PackLost(pack_id, NodeLost(f"could not be launched: {error}")))
@@ -243,7 +243,7 @@ class Driver:
         if self.clock() < self._next_look:
             return
         self._next_look = self.clock() + LOOK_S
-        machine = self.cluster.machine().at_most(self.study.settings.execution.packs_at_once)
+        machine = self.cluster.machine().offered_to(self.study.settings.execution)
         if machine != self.state.machine:
             self.feed(MachineChanged(machine))
         beats = newest_beats(self.store)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from jobs.pack import PackOutcome
 from jobs.records import Status
-from orchestrator.packing import Machine, Pack
+from orchestrator.machine import Machine
+from orchestrator.packing import Pack
 from orchestrator.policy import Budgets
 
 

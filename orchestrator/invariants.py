@@ -16,8 +16,8 @@ def check_invariants(state: State) -> None:
     problems += [f"run {run_id} is unknown" for run_id in sorted(places) if run_id not in state.runs]
     if state.counts() != Counter(run.status for run in state.runs.values()):
         problems.append("the counts are not those of the runs")
-    if state.threads != sum(it.pack.threads for it in live):
-        problems.append("the threads are not those of the live packs")
+    if Counter(dict(state.shapes)) != Counter(it.pack.shape for it in live):
+        problems.append("the shapes are not those of the live packs")
     if {it.pack_id: it.pack.key for it in live if it.pack_id} != dict(state.keys):
         problems.append("the ids are not those of the live packs")
     over = [run_id for run_id, run in state.runs.items() if run.crashes > state.budgets.crashes + 1]

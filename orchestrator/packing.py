@@ -10,15 +10,19 @@ Neither pack width nor threads change a number on a CPU; they are not part of a 
 
 import hashlib
 import heapq
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
 from jobs.spec import Condition
+from orchestrator.machine import ANYWHERE, Machine, Needs, Shape
 
 _MOST_PACKS_TO_TUNE = 8  # per processor; with more packs than that the end of a study is too short to matter
 _MOST_GROUPS_TO_TUNE = 8
+_MEMORY_STEP = 1 << 26
 _WORTHWHILE = 0.99  # a split is kept if it ends the study in less than this part of the time
 
 
@@ -37,6 +41,14 @@ class Timing(Protocol):
     def seconds_per_step(self) -> float:
         """Return the seconds that one step of all runs takes; any unit will do if all timings share it."""
 
+    @property
+    def memory_bytes(self) -> int:
+        """Return the most memory that the pack takes on its device; 0: not known."""
+
+    @property
+    def packs_per_gpu(self) -> int:
+        """Return how many such packs trained at once on the GPU while this was measured; 1 on CPUs."""
+
 
 @dataclass(frozen=True, slots=True)
 class AssumedTiming:
@@ -45,27 +57,8 @@ class AssumedTiming:
     pack_width: int
     threads: int
     seconds_per_step: float
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a cluster offers: CPUs, the most packs at once, and the device that a pack trains on.
-
-    start_s  seconds until the process of a pack trains: what makes many small packs dear
-    """
-
-    cpus: int
-    packs_at_once: int
-    device: str
-    start_s: float = 0.0
-
-    def at_most(self, packs: int | Literal["machine"]) -> "Machine":
-        """Return the machine as it is to be filled, with so many packs at once."""
-        return self if packs == "machine" else replace(self, packs_at_once=min(packs, self.packs_at_once))
-
-    def side_by_side(self, threads: int) -> int:
-        """Return how many packs with that many threads train at once."""
-        return max(1, min(self.cpus // threads, self.packs_at_once))
+    memory_bytes: int = 0
+    packs_per_gpu: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +80,43 @@ class Pack:
     threads: int
     seconds: float
     pause_s: float = 0.0
+    needs: Needs = ANYWHERE
 
     @property
     def key(self) -> str:
         """Return the name of this set of runs; every launch of it adds a number."""
         return hashlib.sha256("\n".join(sorted(self.run_ids)).encode()).hexdigest()[:16]
 
+    @property
+    def shape(self) -> Shape:
+        """Return what of a machine it takes."""
+        return self.threads, self.needs
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """So many packs of so many threads, each with these needs."""
+
+    packs: int
+    threads: int
+    needs: Needs
+
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Runs that may share a pack, and the choices there are: (number of packs, threads) → seconds of the widest."""
+    """Runs that may share a pack, and the choices there are, each with the seconds of its widest pack."""
 
     condition_id: str
     run_ids: tuple[str, ...]
-    choices: Mapping[tuple[int, int], float]
-    chosen: tuple[int, int]
+    choices: Mapping[_Choice, float]
+    chosen: _Choice
 
     def packs(self) -> list[Pack]:
         """Return the packs of the choice, their widths as equal as they can be."""
-        count, threads = self.chosen
-        cuts = [len(self.run_ids) * part // count for part in range(count + 1)]
+        chosen, seconds = self.chosen, self.choices[self.chosen]
+        cuts = [len(self.run_ids) * part // chosen.packs for part in range(chosen.packs + 1)]
         parts = (self.run_ids[start:end] for start, end in pairwise(cuts))
-        return [Pack(self.condition_id, part, threads, self.choices[self.chosen]) for part in parts]
+        return [Pack(self.condition_id, part, chosen.threads, seconds, needs=chosen.needs) for part in parts]
 
 
 def most_threads(cpus: int) -> int:
@@ -128,7 +136,7 @@ def assumed_timings(condition: Condition, machine: Machine) -> list[AssumedTimin
     per_run = model.layers * model.width**2 * condition.training.batch_size
     return [
         AssumedTiming(width, threads, (widest / 4 + width) * per_run / threads**0.6)
-        for threads in sorted({1, most_threads(machine.cpus)})
+        for threads in sorted({1, most_threads(machine.most_cpus())})
         for width in sorted({1, widest})
     ]
 
@@ -138,18 +146,22 @@ def pack_runs(
     timings: Mapping[str, Sequence[Timing]],
     pack_width: int | Literal["calibrated"],
     machine: Machine,
+    needs: Needs = ANYWHERE,
 ) -> tuple[Pack, ...]:
     """Return the packs for all runs, in the order in which they start.
 
+    No pack has more threads than a node, nor takes more memory than its device has, as far as that is known.
+
     timings     for each condition id
     pack_width  the most runs in a pack, and then as few packs as possible; `calibrated`: what ends earliest
+    needs       of every pack; what memory it takes, and whether it shares a GPU, comes from the timings
     """
     members: dict[tuple[str, int], list[Todo]] = {}
     for run in todo:
         members.setdefault((run.condition_id, run.resumed_step), []).append(run)
-    groups = [_group(runs, timings[key[0]], pack_width, machine) for key, runs in members.items()]
-    most = _MOST_PACKS_TO_TUNE * machine.side_by_side(1)
-    if sum(group.chosen[0] for group in groups) <= most:
+    groups = [_group(runs, timings[key[0]], pack_width, machine, needs) for key, runs in members.items()]
+    most = _MOST_PACKS_TO_TUNE * machine.side_by_side(1, needs)
+    if sum(group.chosen.packs for group in groups) <= most:
         groups = _tuned(groups, machine)
     return _in_order(groups)
 
@@ -157,50 +169,78 @@ def pack_runs(
 def seconds_in_all(packs: Sequence[Pack], machine: Machine) -> float:
     """Return when the last pack ends, if each starts in its turn as soon as it fits and takes what is expected."""
     running: list[tuple[float, int]] = []
-    now, free = 0.0, machine.cpus
-    for pack in packs:
-        while running and (free < pack.threads or len(running) >= machine.packs_at_once):
-            now, threads = heapq.heappop(running)
-            free += threads
-        heapq.heappush(running, (now + pack.seconds, pack.threads))
-        free -= pack.threads
+    shapes: Counter[Shape] = Counter()
+    now = 0.0
+    for index, pack in enumerate(packs):
+        shapes[pack.shape] += 1
+        while running and not machine.fits(shapes):
+            now, ended = heapq.heappop(running)
+            shapes[packs[ended].shape] -= 1
+        heapq.heappush(running, (now + pack.seconds, index))
     return max((end for end, _ in running), default=0.0)
 
 
 def _group(
-    runs: Sequence[Todo], timings: Sequence[Timing], pack_width: int | Literal["calibrated"], machine: Machine
+    runs: Sequence[Todo],
+    timings: Sequence[Timing],
+    pack_width: int | Literal["calibrated"],
+    machine: Machine,
+    needs: Needs,
 ) -> _Group:
-    by_threads: dict[int, list[Timing]] = {}
+    curves: dict[tuple[int, int], list[Timing]] = {}
     for timing in sorted(timings, key=lambda t: t.pack_width):
-        if timing.threads <= machine.cpus:
-            by_threads.setdefault(timing.threads, []).append(timing)
+        if timing.threads <= machine.most_cpus():
+            curves.setdefault((timing.threads, timing.packs_per_gpu), []).append(timing)
     steps, count = max(run.steps_left for run in runs), len(runs)
-    choices: dict[tuple[int, int], float] = {}
-    for threads, curve in by_threads.items():
-        widths = range(1, curve[-1].pack_width + 1) if pack_width == "calibrated" else (pack_width,)
-        for width in widths:
+    choices: dict[_Choice, float] = {}
+    for (threads, per_gpu), curve in curves.items():
+        mine = replace(needs, gpu_share=needs.gpu_share / per_gpu)
+        most = machine.most_bytes(mine)
+        asked = range(1, curve[-1].pack_width + 1) if pack_width == "calibrated" else (min(pack_width, count),)
+        # A run alone is planned in any case: smaller there is nothing.
+        widths = [width for width in asked if width == 1 or _memory_bytes(curve, width) <= most]
+        for width in widths or [_widest(curve, most)]:
             packs = -(-count // width)
-            seconds = _seconds_per_step(curve, -(-count // packs)) * max(steps, 1)
-            choices[packs, threads] = machine.start_s + seconds
+            widest = -(-count // packs)
+            choice = _Choice(packs, threads, replace(mine, memory_bytes=_reserved(_memory_bytes(curve, widest), most)))
+            choices[choice] = machine.start_s + _seconds_per_step(curve, widest) * max(steps, 1)
 
-    def cost(choice: tuple[int, int]) -> tuple[float, int, int]:
-        packs, threads = choice
-        return choices[choice] * packs / machine.side_by_side(threads), packs, -threads
+    def cost(choice: _Choice) -> tuple[float, int, int]:
+        at_once = machine.side_by_side(choice.threads, choice.needs)
+        return choices[choice] * choice.packs / at_once, choice.packs, -choice.threads
 
     return _Group(runs[0].condition_id, tuple(run.run_id for run in runs), choices, min(choices, key=cost))
 
 
-def _seconds_per_step(curve: Sequence[Timing], width: int) -> float:
-    """Return the time of a step at `width`, on straight lines between the widths that are known.
+def _widest(curve: Sequence[Timing], most: float) -> int:
+    return max((width for width in range(1, curve[-1].pack_width) if _memory_bytes(curve, width) <= most), default=1)
 
-    Below the first known width a pack costs as much as that one; beyond the last, the time grows in proportion.
+
+def _reserved(size_bytes: float, most: float) -> int:
+    """Return the bytes to reserve: in steps, so that packs of about one size may follow each other in one process."""
+    return int(min(math.ceil(size_bytes / _MEMORY_STEP) * _MEMORY_STEP, most))
+
+
+def _seconds_per_step(curve: Sequence[Timing], width: int) -> float:
+    return _at_width([(timing.pack_width, timing.seconds_per_step) for timing in curve], width)
+
+
+def _memory_bytes(curve: Sequence[Timing], width: int) -> float:
+    """Return the memory of a pack; 0 where that of any width that is known is not."""
+    known = [(timing.pack_width, float(timing.memory_bytes)) for timing in curve]
+    return _at_width(known, width) if all(size for _, size in known) else 0.0
+
+
+def _at_width(curve: Sequence[tuple[int, float]], width: int) -> float:
+    """Return the value at `width`, on straight lines between the widths that are known.
+
+    Below the first known width a pack costs as much as that one; beyond the last, it grows in proportion.
     """
-    for low, high in pairwise(curve):
-        if low.pack_width <= width <= high.pack_width:
-            part = (width - low.pack_width) / (high.pack_width - low.pack_width)
-            return low.seconds_per_step + part * (high.seconds_per_step - low.seconds_per_step)
-    last = curve[-1]
-    return last.seconds_per_step * width / last.pack_width if width > last.pack_width else curve[0].seconds_per_step
+    for (low, at_low), (high, at_high) in pairwise(curve):
+        if low <= width <= high:
+            return at_low + (width - low) / (high - low) * (at_high - at_low)
+    last, at_last = curve[-1]
+    return at_last * width / last if width > last else curve[0][1]
 
 
 def _in_order(groups: Sequence[_Group]) -> tuple[Pack, ...]:
@@ -216,7 +256,7 @@ def _tuned(groups: list[_Group], machine: Machine) -> list[_Group]:
             [*groups[:index], replace(groups[index], chosen=choice), *groups[index + 1 :]]
             for index in longest[:_MOST_GROUPS_TO_TUNE]
             for choice in groups[index].choices
-            if choice[0] <= _MOST_PACKS_TO_TUNE * machine.packs_at_once
+            if choice.packs <= _MOST_PACKS_TO_TUNE * machine.packs_at_once
         ]
         ends = [seconds_in_all(_in_order(trial), machine) for trial in trials]
         if not ends or min(ends) >= best * _WORTHWHILE:

@@ -9,7 +9,8 @@ from jobs.records import Status
 from jobs.schedule import steps_of
 from jobs.store import Store
 from jobs.study import GridPoint, Study
-from orchestrator.packing import Machine, Todo, assumed_timings, pack_runs
+from orchestrator.machine import Machine, needs_of
+from orchestrator.packing import Todo, assumed_timings, pack_runs
 from orchestrator.stop_rules import StopPlan, stop_plan
 from orchestrator.store_state import Standing, read_standings
 
@@ -76,7 +77,8 @@ def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
             todo[run.point.id].append(Todo(run.id, run.point.id, standing.step, left))
     timings = {point.id: assumed_timings(point.condition, machine) for point in study.points}
     waiting = [run for runs in todo.values() for run in runs]
-    packs = pack_runs(waiting, timings, study.settings.execution.pack_width, machine)
+    execution = study.settings.execution
+    packs = pack_runs(waiting, timings, execution.pack_width, machine, needs_of(execution))
     count = {point.id: 0 for point in study.points}
     for pack in packs:
         count[pack.condition_id] += 1

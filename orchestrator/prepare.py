@@ -17,7 +17,8 @@ from jobs.store import Store, get_record
 from jobs.study import Study
 from orchestrator.clusters import Cluster
 from orchestrator.events import LivePack, RunState, StudyOpened
-from orchestrator.packing import Machine, Pack, Timing, Todo, assumed_timings, most_threads, pack_runs
+from orchestrator.machine import Machine, check_offer, needs_of
+from orchestrator.packing import Pack, Timing, Todo, assumed_timings, most_threads, pack_runs
 from orchestrator.policy import Budgets
 from orchestrator.seed_audit import prove_study
 from orchestrator.store_state import Standing, read_standings
@@ -39,7 +40,10 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
 
     The seeds of all runs are proven first. Raises SeedError, SpecMismatch, and what store and cluster raise.
     """
-    machine = cluster.machine().at_most(study.settings.execution.packs_at_once)
+    execution, found = study.settings.execution, cluster.machine()
+    machine = found.offered_to(execution)
+    if found.cpus:
+        check_offer(machine, execution)
     standings = read_standings(store, [run.id for run in study.runs])
     live = live_packs(study, store, standings)
     taken = {run_id for it in live for run_id in it.pack.run_ids}
@@ -48,8 +52,7 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
     # A cluster that has no node yet is planned for as if it had one.
     planned = replace(machine, cpus=max(1, machine.cpus), packs_at_once=max(1, machine.packs_at_once))
     timings = _timings(study, store, cluster, planned, todo, calibrate=calibrate)
-    execution = study.settings.execution
-    packs = pack_runs(todo, timings, execution.pack_width, planned)
+    packs = pack_runs(todo, timings, execution.pack_width, planned, needs_of(execution))
     runs = {run_id: _run_state(standing) for run_id, standing in standings.items()}
     return Prepared(
         StudyOpened(runs, packs, machine, Budgets(execution.retries, execution.preemptions), tuple(live)), proofs
@@ -79,7 +82,7 @@ def live_packs(study: Study, store: Store, standings: Mapping[str, Standing]) ->
     for standing in standings.values():
         if standing.status is Status.RUNNING and standing.pack_id in beats:
             members.setdefault(standing.pack_id, []).append(standing.run_id)
-    found = []
+    found, needs = [], needs_of(study.settings.execution)
     for pack_id, run_ids in sorted(members.items()):
         try:
             request = get_request(store, pack_id)
@@ -87,7 +90,7 @@ def live_packs(study: Study, store: Store, standings: Mapping[str, Standing]) ->
                 continue
         except (NotFound, Corrupt):
             continue
-        pack = Pack(conditions[run_ids[0]], tuple(run_ids), request.threads, seconds=0.0)
+        pack = Pack(conditions[run_ids[0]], tuple(run_ids), request.threads, seconds=0.0, needs=needs)
         found.append(LivePack(pack, pack_id))
     return found
 
@@ -100,13 +103,14 @@ def _timings(
     for run in todo:
         work.setdefault(run.condition_id, []).append(run.steps_left)
     measured = calibrate and study.settings.execution.pack_width == "calibrated"
-    threads = tuple(sorted({1, most_threads(machine.cpus)}))
+    threads = tuple(sorted({1, most_threads(machine.most_cpus())}))
+    needs = needs_of(study.settings.execution)
     points = {point.id: point for point in study.points}
     found: dict[str, Sequence[Timing]] = {}
     for condition_id, steps in work.items():
         condition = points[condition_id].condition
         if measured and sum(steps) >= _CALIBRATED_FROM:
-            found[condition_id] = cluster.calibrate(store.url, condition, len(steps), threads, _CALIBRATION_S)
+            found[condition_id] = cluster.calibrate(store.url, condition, len(steps), threads, _CALIBRATION_S, needs)
         else:
             found[condition_id] = assumed_timings(condition, machine)
     return found

@@ -39,11 +39,13 @@ from orchestrator.events import (
     StudyOpened,
     line,
 )
-from orchestrator.packing import Machine, Pack
+from orchestrator.machine import Machine, Shape
+from orchestrator.packing import Pack
 from orchestrator.policy import Blame, Budgets, Decision, blame, decide, parts, pause_s
 
 _STORY_LENGTH = 20
 _NOTHING: Map[str, Any] = Map()
+_EMPTY: Map[Shape, int] = Map()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class State:
     """A study under way.
 
     tally    runs in each status
-    threads  CPU threads of the live packs
+    shapes   of the live packs: how many there are of each
     ignored  events that came twice or too late
     error    what ends the drive early
     story    the tail of the events, oldest first
@@ -92,7 +94,7 @@ class State:
     waiting: Queue = Queue()
     live: Map[str, LivePack] = _NOTHING
     keys: Map[str, str] = _NOTHING
-    threads: int = 0
+    shapes: Map[Shape, int] = _EMPTY
     ignored: int = 0
     stopping: bool = False
     finished: bool = False
@@ -264,10 +266,8 @@ def _launch_or_finish(state: State, commands: list[Command]) -> tuple[State, tup
     machine = state.machine
     while not state.stopping and state.waiting and len(state.live) < machine.packs_at_once:
         pack = state.waiting.first()
-        # With nothing live, a pack that asks for more threads than there are must not wait for ever.
-        if pack.threads > machine.cpus - state.threads and state.live:
-            break
-        if machine.cpus == 0:
+        # With nothing live, a pack that asks for more than there is must not wait for ever.
+        if machine.cpus == 0 or (state.live and not machine.fits(_counted(state.shapes, pack, 1))):
             break
         state = replace(_with_live(state, LivePack(pack)), waiting=state.waiting.rest())
         commands.append(LaunchPack(pack, machine.device, pack.pause_s))
@@ -281,6 +281,11 @@ def _requeued(state: State, packs: Sequence[Pack]) -> State:
     return replace(state, waiting=replace(state.waiting, again=(*packs, *state.waiting.again))) if packs else state
 
 
+def _counted(shapes: Map[Shape, int], pack: Pack, more: int) -> Map[Shape, int]:
+    count = shapes.get(pack.shape, 0) + more
+    return shapes.set(pack.shape, count) if count else shapes.delete(pack.shape)
+
+
 def _with_runs(state: State, changes: dict[str, RunState]) -> State:
     """Return the state with these runs changed, and the counts with them."""
     counts = Counter(run.status for run in changes.values())
@@ -292,7 +297,7 @@ def _with_runs(state: State, changes: dict[str, RunState]) -> State:
 def _with_live(state: State, live: LivePack) -> State:
     pack = live.pack
     keys = state.keys.set(live.pack_id, pack.key) if live.pack_id else state.keys
-    state = replace(state, live=state.live.set(pack.key, live), keys=keys, threads=state.threads + pack.threads)
+    state = replace(state, live=state.live.set(pack.key, live), keys=keys, shapes=_counted(state.shapes, pack, 1))
     return _with_runs(state, {run: replace(state.runs[run], status=Status.RUNNING) for run in pack.run_ids})
 
 
@@ -300,13 +305,13 @@ def _without_live(state: State, pack_id: str) -> State:
     key = state.keys[pack_id]
     live = state.live[key]
     state = replace(state, keys=state.keys.delete(pack_id))
-    return replace(state, live=state.live.delete(key), threads=state.threads - live.pack.threads)
+    return replace(state, live=state.live.delete(key), shapes=_counted(state.shapes, live.pack, -1))
 
 
 def _without_unsent(state: State) -> State:
     """Put packs whose launch was never confirmed back: they may send no news."""
     unsent = [live.pack for live in state.live_packs() if not live.pack_id]
     for pack in unsent:
-        state = replace(state, live=state.live.delete(pack.key), threads=state.threads - pack.threads)
+        state = replace(state, live=state.live.delete(pack.key), shapes=_counted(state.shapes, pack, -1))
         state = _with_runs(state, {run: replace(state.runs[run], status=Status.WAITING) for run in pack.run_ids})
     return _requeued(state, unsent)

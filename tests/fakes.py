@@ -11,7 +11,8 @@ from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.packing import AssumedTiming, Machine, Timing
+from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.packing import AssumedTiming, Timing
 
 Verdict = Callable[[str, int], Status | BaseException | None]
 
@@ -38,7 +39,13 @@ class FakeCluster:
         return Machine(self.cpus, packs_at_once=self.cpus, device="cpu")
 
     def calibrate(
-        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+        self,
+        store_url: str,
+        condition: Condition,
+        most_runs: int,
+        threads: tuple[int, ...],
+        seconds: float,
+        needs: Needs = ANYWHERE,
     ) -> list[Timing]:
         return [AssumedTiming(width, count, (2 + width) / count**0.5) for count in threads for width in (1, 4)]
 
@@ -49,7 +56,7 @@ class FakeCluster:
         ]
         return SeedProof(scopes=scopes, runs=tuple(digests))
 
-    def launch(self, store_url: str, pack_id: str, threads: int) -> None:
+    def launch(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
         request = get_request(open_store(store_url), pack_id)
         self.launched.append((pack_id, tuple(run.run_id for run in request.runs)))
         self.waiting.append((store_url, pack_id))

@@ -14,7 +14,7 @@ from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, S
 from orchestrator.cli.show import console, plan_table, print_json, stop_lines
 from orchestrator.clusters.inline import available_cpus
 from orchestrator.estimates.estimate import plain
-from orchestrator.packing import Machine
+from orchestrator.machine import Machine
 from orchestrator.plan import plan
 from orchestrator.power_plan import PowerPlan, Wanted, power_plan
 from orchestrator.rounds import as_decided

@@ -11,7 +11,8 @@ from typing import Protocol
 from jobs.pack import PackRun, SeedProof
 from jobs.spec import Condition
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.packing import Machine, Timing
+from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.packing import Timing
 
 News = PackEnded | PackLost
 
@@ -29,14 +30,21 @@ class Cluster(Protocol):
         most_runs: int,
         threads: tuple[int, ...],
         seconds: float,
+        needs: Needs = ANYWHERE,
     ) -> list[Timing]:
-        """Return measured timings for pack widths up to about `most_runs` and each number of threads."""
+        """Return measured timings for pack widths up to about `most_runs` and each number of threads.
+
+        They are measured on a node that has what the packs need, and tell the memory that a pack takes.
+        """
 
     def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
         """Return what the seeds of these runs of the condition make, as digests; nothing is trained."""
 
-    def launch(self, store_url: str, pack_id: str, threads: int) -> None:
-        """Start the pack whose request lies in the store; returns at once. Raises ClusterError."""
+    def launch(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+        """Start the pack whose request lies in the store, on a node that has what it needs; returns at once.
+
+        Raises ClusterError.
+        """
 
     def poll(self, timeout_s: float) -> list[News]:
         """Return what became of packs since the last call, waiting up to `timeout_s` for the first news.

@@ -10,15 +10,19 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from jobs.memory import memory_bytes
 from jobs.pack import PackOutcome, PackRun, SeedProof
 from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.packing import Machine, Timing
+from orchestrator.machine import ANYWHERE, Machine, Needs, Node
+from orchestrator.packing import Timing
 
 Work = Callable[[str, str, threading.Event], PackOutcome]
+_NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU; to ask torch would take seconds
 
 
 def available_cpus() -> int:
@@ -33,14 +37,20 @@ def _run_pack(store_url: str, pack_id: str, stop: threading.Event) -> PackOutcom
 
 
 def measure_here(
-    store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+    store_url: str,
+    condition: Condition,
+    most_runs: int,
+    threads: tuple[int, ...],
+    seconds: float,
+    needs: Needs = ANYWHERE,
 ) -> list[Timing]:
     """Return timings of the condition in this process; its task is the copy that lies in the store."""
     from workers.calibration import measure
     from workers.stored import load_task
 
     task = load_task(open_store(store_url), condition.task)
-    return [*measure(condition, task, most_runs=most_runs, threads=threads, seconds=seconds)]
+    device = "cuda" if needs.gpu_share else "cpu"
+    return [*measure(condition, task, most_runs=most_runs, threads=threads, seconds=seconds, device=device)]
 
 
 def prove_here(store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
@@ -67,8 +77,9 @@ class InlineCluster:
         self._killed: set[str] = set()
 
     def machine(self) -> Machine:
-        """Return this machine's CPUs, for one pack at a time."""
-        return Machine(self._cpus, packs_at_once=1, device="cpu")
+        """Return this machine, for one pack at a time."""
+        node = Node(self._cpus, memory_bytes(), gpus=float(len(list(_NVIDIA.glob("*")))))
+        return Machine(self._cpus, packs_at_once=1, device="cpu", nodes=(node,))
 
     def calibrate(
         self,
@@ -77,15 +88,16 @@ class InlineCluster:
         most_runs: int,
         threads: tuple[int, ...],
         seconds: float,
+        needs: Needs = ANYWHERE,
     ) -> list[Timing]:
         """Measure here, in the thread that packs train in."""
-        return self._executor.submit(measure_here, store_url, condition, most_runs, threads, seconds).result()
+        return self._executor.submit(measure_here, store_url, condition, most_runs, threads, seconds, needs).result()
 
     def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
         """Draw here, in the thread that packs train in."""
         return self._executor.submit(prove_here, store_url, condition, runs).result()
 
-    def launch(self, store_url: str, pack_id: str, threads: int) -> None:  # noqa: ARG002
+    def launch(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:  # noqa: ARG002
         """Put the pack in the queue; its threads are named in its request."""
         stop = self._stops[pack_id] = threading.Event()
         self._executor.submit(self._carry_out, store_url, pack_id, stop)

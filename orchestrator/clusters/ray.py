@@ -17,9 +17,10 @@ from jobs.store import open_store
 from orchestrator.clusters import News
 from orchestrator.clusters.inline import available_cpus
 from orchestrator.clusters.ray_pool import Pool, loss
-from orchestrator.clusters.ray_start import attach_ray, node_cpus, start_ray
+from orchestrator.clusters.ray_start import attach_ray, read_nodes, start_ray
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.packing import Machine, Timing
+from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.packing import Timing
 
 _STOP_GRACE_S = 20.0
 _START_S = 4.0  # a process that imports torch, on a core that it has to itself
@@ -43,27 +44,41 @@ class RayCluster:
     def __init__(self, cpus: int = 0, address: str = "", *, insecure: bool = False) -> None:
         self._live: dict[str, _Live] = {}
         self._first: Any = None
+        self._first_needs = ANYWHERE
+        self._most_cpus, self._attached = cpus, bool(address)
         if address:
             self._ray = attach_ray(address, insecure=insecure)
-            nodes = node_cpus(self._ray)
-            if not nodes:
-                raise ClusterError(f"the Ray at {address} has no node with CPUs")
-            self._cpus = min(cpus, sum(nodes)) if cpus else sum(nodes)
-            self._most_threads = min(self._cpus, nodes[0])  # an actor lies on one node
         else:
-            self._cpus = self._most_threads = cpus or available_cpus()
-            self._ray = start_ray(self._cpus)
-        self._pool = Pool(self._ray, self._cpus)
+            self._ray = start_ray(cpus or available_cpus())
+        self._nodes = read_nodes(self._ray)
+        if not self._nodes:
+            raise ClusterError(f"the Ray at {address or 'this machine'} has no node with CPUs")
+        self._pool = Pool(self._ray)
+        self.machine()
 
     def machine(self) -> Machine:
-        """Return the CPUs that Ray may use."""
-        return Machine(self._cpus, packs_at_once=self._cpus, device="cpu", start_s=_START_S)
+        """Return the nodes that Ray has now; raises ClusterError where it does not tell."""
+        if self._attached:
+            self._nodes = read_nodes(self._ray)
+        cpus = sum(node.cpus for node in self._nodes)
+        cpus = min(self._most_cpus, cpus) if self._most_cpus else cpus
+        self._pool.cpus = cpus
+        return Machine(cpus, packs_at_once=cpus, device="cpu", start_s=_START_S, nodes=self._nodes)
 
     def calibrate(
-        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+        self,
+        store_url: str,
+        condition: Condition,
+        most_runs: int,
+        threads: tuple[int, ...],
+        seconds: float,
+        needs: Needs = ANYWHERE,
     ) -> list[Timing]:
-        """Measure in an actor that has all CPUs to itself."""
-        return list(self._before_packs("measure", store_url, condition, most_runs, threads, seconds))
+        """Measure in an actor that has all CPUs of a node to itself."""
+        if self._first is not None and self._first_needs != needs:
+            self._drop_first()
+        self._first_needs = needs
+        return list(self._before_packs("measure", store_url, condition, most_runs, threads, seconds, needs))
 
     def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
         """Draw in the same actor."""
@@ -73,7 +88,8 @@ class RayCluster:
     def _before_packs(self, method: str, *arguments: Any) -> Any:
         """Call an actor that stays from condition to condition until a pack is launched; raises ClusterError."""
         if self._first is None:
-            self._first = self._pool.take(self._most_threads)
+            fitting = [node.cpus for node in self._nodes if node.takes(self._first_needs)]
+            self._first = self._pool.take(min(max(fitting, default=1), self._pool.cpus), self._first_needs)
         try:
             return self._ray.get(getattr(self._first, method).remote(*arguments))
         except self._ray.exceptions.RayTaskError as error:
@@ -81,12 +97,15 @@ class RayCluster:
         except self._ray.exceptions.RayError as lost:
             raise ClusterError(f"the process that prepares the packs ended: {_first_line(lost)}") from lost
 
-    def launch(self, store_url: str, pack_id: str, threads: int) -> None:
-        """Give the pack to an idle process, or to a new one."""
+    def _drop_first(self) -> None:
         if self._first is not None:
             self._pool.drop(self._first)
             self._first = None
-        actor = self._pool.take(min(threads, self._most_threads))
+
+    def launch(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+        """Give the pack to an idle process that has what it needs, or to a new one."""
+        self._drop_first()
+        actor = self._pool.take(threads, needs)
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
 
     def poll(self, timeout_s: float) -> list[News]:

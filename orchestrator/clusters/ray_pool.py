@@ -7,12 +7,14 @@ own process down and no other. Whatever is idle makes room for a process of anot
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jobs.errors import ClusterError, NodeLost, OutOfMemory, SeedbedError
 from jobs.pack import PackRun, SeedProof
 from jobs.spec import Condition
 from orchestrator.clusters.inline import measure_here, prove_here
+from orchestrator.machine import ANYWHERE, Needs, Shape
 from orchestrator.packing import Timing
 
 
@@ -39,10 +41,16 @@ class PackActor:
         self._stops.setdefault(pack_id, threading.Event()).set()
 
     def measure(
-        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+        self,
+        store_url: str,
+        condition: Condition,
+        most_runs: int,
+        threads: tuple[int, ...],
+        seconds: float,
+        needs: Needs,
     ) -> list[Timing]:
         """Return timings of a condition in this process."""
-        return measure_here(store_url, condition, most_runs, threads, seconds)
+        return measure_here(store_url, condition, most_runs, threads, seconds, needs)
 
     def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
         """Return what the runs' seeds make, drawn in this process."""
@@ -56,36 +64,59 @@ class PackActor:
 
 
 class Pool:
-    """The actors of one cluster. `cpus` is what all of them may hold together."""
+    """The actors of one cluster. `cpus` is what all of them may hold together, as its owner says."""
 
-    def __init__(self, ray: Any, cpus: int) -> None:
-        self._ray, self.cpus = ray, cpus
-        self._idle: dict[int, list[Any]] = {}
-        self._threads: dict[Any, int] = {}
+    def __init__(self, ray: Any) -> None:
+        self._ray, self.cpus = ray, 0
+        self._idle: dict[Shape, list[Any]] = {}
+        self._shapes: dict[Any, Shape] = {}
 
-    def take(self, threads: int) -> Any:
-        """Return an actor with that many threads: an idle one, or a new one."""
-        if self._idle.get(threads):
-            return self._idle[threads].pop()
-        others = [actor for of_threads in self._idle.values() for actor in of_threads]
-        while others and sum(self._threads.values()) + threads > self.cpus:
+    def take(self, threads: int, needs: Needs = ANYWHERE) -> Any:
+        """Return an actor with that many threads, where there is what it needs: an idle one, or a new one."""
+        for shape in sorted(self._idle, key=lambda it: it[1].memory_bytes):
+            if self._idle[shape] and _serves(shape, (threads, needs)):
+                return self._idle[shape].pop()
+        others = [actor for of_shape in self._idle.values() for actor in of_shape]
+        # CPUs are counted here; what else is taken, and where, only Ray knows, so that all that is idle makes room.
+        while others and (needs != ANYWHERE or sum(taken for taken, _ in self._shapes.values()) + threads > self.cpus):
             self.drop(others.pop())
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MKL_CBWR": "AUTO"}
-        options = {"num_cpus": threads, "max_restarts": 0, "max_concurrency": 2}
+        options = {"num_cpus": threads, "max_restarts": 0, "max_concurrency": 2} | options_of(needs)
         actor = self._ray.remote(PackActor).options(**options, runtime_env={"env_vars": environment}).remote()
-        self._threads[actor] = threads
+        self._shapes[actor] = threads, needs
         return actor
 
     def give(self, actor: Any) -> None:
         """Take an actor back that has nothing to do."""
-        self._idle.setdefault(self._threads[actor], []).append(actor)
+        self._idle.setdefault(self._shapes[actor], []).append(actor)
 
     def drop(self, actor: Any) -> None:
         """End an actor's process, if it can still be reached."""
-        threads = self._threads.pop(actor, 0)
-        if actor in self._idle.get(threads, []):
-            self._idle[threads].remove(actor)
+        shape = self._shapes.pop(actor, None)
+        if shape is not None and actor in self._idle.get(shape, []):
+            self._idle[shape].remove(actor)
         self._ray.kill(actor)
+
+
+def _serves(has: Shape, asked: Shape) -> bool:
+    """Return whether a process of one shape may take a pack of another: more memory than it needs does no harm."""
+    (threads, needs), (_, wanted) = has, asked
+    enough = needs.memory_bytes >= wanted.memory_bytes
+    return enough and (threads, replace(needs, memory_bytes=wanted.memory_bytes)) == asked
+
+
+def options_of(needs: Needs) -> dict[str, Any]:
+    """Return what Ray is asked for beside CPUs, so that it puts an actor where there is what it needs."""
+    options: dict[str, Any] = {}
+    if needs.gpu_share:
+        options["num_gpus"] = needs.gpu_share
+    elif needs.memory_bytes:
+        options["memory"] = needs.memory_bytes
+    if needs.resources:
+        options["resources"] = dict(needs.resources)
+    if needs.labels:
+        options["label_selector"] = dict(needs.labels)
+    return options
 
 
 def loss(ray: Any, error: BaseException) -> SeedbedError:

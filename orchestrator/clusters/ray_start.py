@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jobs.errors import ClusterError
+from orchestrator.machine import Node
 
 OLDEST = (2, 54)
 _ROOT = Path(__file__).resolve().parents[2]
 _ANSWER_S = 10.0
+_COUNTED = ("CPU", "GPU", "memory", "object_store_memory")  # by Ray; what else a node has are custom resources
 
 
 def start_ray(cpus: int) -> Any:
@@ -92,10 +94,23 @@ def lets_everyone_in(dashboard: str) -> bool:
         raise ClusterError(f"{dashboard} does not answer: {error}") from None
 
 
-def node_cpus(ray: Any) -> list[int]:
-    """Return the CPUs of each living node that has any, the largest first."""
-    cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return sorted((count for count in cpus if count), reverse=True)
+def read_nodes(ray: Any) -> tuple[Node, ...]:
+    """Return the living nodes that have CPUs, those with most first; raises ClusterError where Ray does not tell.
+
+    How much memory a GPU has, Ray does not say.
+    """
+    try:
+        told = [node for node in ray.nodes() if node["Alive"]]
+    except (ray.exceptions.RayError, RuntimeError, ConnectionError) as error:
+        raise ClusterError(f"Ray does not tell its nodes: {str(error).strip().partition(chr(10))[0]}") from error
+    nodes = []
+    for node in told:
+        has = {name: float(amount) for name, amount in node["Resources"].items()}
+        if has.get("CPU", 0) >= 1:
+            own = tuple(sorted((name, amount) for name, amount in has.items() if name not in _COUNTED))
+            labels = tuple(sorted(node.get("Labels", {}).items()))
+            nodes.append(Node(int(has["CPU"]), int(has.get("memory", 0)), has.get("GPU", 0.0), 0, own, labels))
+    return tuple(sorted(nodes, key=lambda node: (-node.cpus, node.labels, node.resources)))
 
 
 def _initialised(options: dict[str, Any]) -> Any:

@@ -232,3 +232,18 @@ def test_the_shipped_studies_are_sound() -> None:
     demo = next(study for study in studies if study.name == "demo")
     assert len(demo.points) >= 4
     assert demo.settings.seeds.count >= 24
+
+
+@pytest.mark.parametrize(
+    ("execution", "fault"),
+    [
+        ("{device: gpu}", "device"),
+        ("{resources: {GPU: 1}}", "device: cuda"),
+        ("{resources: {licence: 0}}", "greater than 0"),
+        ("{labels: {zone: [a]}}", "labels"),
+        ("{label: {zone: a}}", "labels"),
+    ],
+)
+def test_placement_is_checked_like_everything_else(execution: str, fault: str) -> None:
+    with pytest.raises(StudyError, match=fault):
+        parse_study(f"{GOOD}\nexecution: {execution}\n", "study.yaml", Path())

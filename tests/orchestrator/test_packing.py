@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.study import Study
-from orchestrator.packing import AssumedTiming, Machine, Todo, assumed_timings, most_threads, pack_runs, seconds_in_all
+from orchestrator.machine import Machine, Needs, Node
+from orchestrator.packing import AssumedTiming, Todo, assumed_timings, most_threads, pack_runs, seconds_in_all
 
 TWO = Machine(2, 2, "cpu")
 # A step costs as much as 4 runs even for one run, up to 16; beyond, wider is slower than in proportion.
@@ -82,3 +83,45 @@ def test_the_name_of_a_pack_is_its_set_of_runs() -> None:
     assert len(one.key) == 16
     again = pack_runs(list(reversed(todo(4))), {"c": CURVE}, 2, TWO)
     assert {p.key for p in again} == {one.key, two.key}
+
+
+GIB = 1 << 30
+# Wider is always faster for each run, and takes 1 GiB more for each.
+HUNGRY = [AssumedTiming(w, 1, 8 + w, memory_bytes=w * GIB) for w in (1, 2, 4, 8, 16, 32)]
+
+
+def test_no_pack_is_planned_that_does_not_fit_the_memory_of_a_node() -> None:
+    small = Machine(4, 4, "cpu", nodes=(Node(2, 10 * GIB), Node(2, 6 * GIB)))
+    packs = pack_runs(todo(64), {"c": HUNGRY}, "calibrated", small)
+    assert max(len(pack.run_ids) for pack in packs) <= 8
+    assert all(small.fits({pack.shape: 1}) for pack in packs)
+    assert all(pack.needs.memory_bytes >= len(pack.run_ids) * GIB for pack in packs)
+    roomy = Machine(4, 4, "cpu", nodes=(Node(4, 200 * GIB),))
+    assert len(pack_runs(todo(64), {"c": HUNGRY}, "calibrated", roomy)) < len(packs)
+    given_width = pack_runs(todo(64), {"c": HUNGRY}, 32, small)
+    assert max(len(pack.run_ids) for pack in given_width) == 8, "a width that was asked for does not fit, either"
+
+
+def test_a_run_that_fits_nowhere_is_tried_alone() -> None:
+    tiny = Machine(2, 2, "cpu", nodes=(Node(2, GIB // 2),))
+    packs = pack_runs(todo(3), {"c": HUNGRY}, "calibrated", tiny)
+    assert [len(pack.run_ids) for pack in packs] == [1, 1, 1]
+    assert tiny.fits({packs[0].shape: 1}), "and asks for no more than there is, or it would wait for ever"
+
+
+def test_packs_share_a_gpu_where_that_is_faster() -> None:
+    gpus = Machine(8, 8, "cuda", nodes=(Node(8, gpus=2.0, gpu_bytes=80 * GIB),))
+    alone = [AssumedTiming(w, 1, 4 + w) for w in (1, 8)]
+    for slower, share in ((1.2, 0.5), (2.5, 1.0)):
+        beside = [AssumedTiming(w, 1, (4 + w) * slower, packs_per_gpu=2) for w in (1, 8)]
+        packs = pack_runs(todo(64), {"c": [*alone, *beside]}, "calibrated", gpus, Needs(gpu_share=1.0))
+        assert {pack.needs.gpu_share for pack in packs} == {share}
+        assert gpus.side_by_side(1, packs[0].needs) == 2 / share
+
+
+def test_few_runs_are_split_until_no_gpu_is_idle() -> None:
+    gpus = Machine(32, 32, "cuda", nodes=(Node(16, gpus=2.0), Node(16, gpus=2.0)))
+    flat = [AssumedTiming(w, 1, 8.0 + w) for w in (1, 32)]
+    packs = pack_runs(todo(8), {"c": flat}, "calibrated", gpus, Needs(gpu_share=1.0))
+    assert len(packs) == 4
+    assert seconds_in_all(packs, gpus) == max(pack.seconds for pack in packs)

@@ -41,7 +41,8 @@ from orchestrator.events import (
     StudyOpened,
 )
 from orchestrator.invariants import check_invariants
-from orchestrator.packing import Machine, Pack
+from orchestrator.machine import Machine
+from orchestrator.packing import Pack
 from orchestrator.policy import Blame, Budgets, Decision, blame, decide, parts, pause_s
 from orchestrator.state import InvalidTransition, State, opened, transition
 

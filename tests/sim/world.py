@@ -25,7 +25,8 @@ from orchestrator.clusters import News
 from orchestrator.driver import Driver
 from orchestrator.events import PackEnded, PackLost
 from orchestrator.invariants import check_invariants
-from orchestrator.packing import AssumedTiming, Machine, Timing
+from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.packing import AssumedTiming, Timing
 from orchestrator.prepare import prepare
 from tests.sim.checks import Checks
 from tests.sim.store import Client, MemoryStore
@@ -361,7 +362,13 @@ class SimCluster:
         return Machine(2 * here, 2 * here, "cpu")
 
     def calibrate(
-        self, store_url: str, condition: Condition, most_runs: int, threads: tuple[int, ...], seconds: float
+        self,
+        store_url: str,
+        condition: Condition,
+        most_runs: int,
+        threads: tuple[int, ...],
+        seconds: float,
+        needs: Needs = ANYWHERE,
     ) -> list[Timing]:
         return [AssumedTiming(1, count, 1.0) for count in threads]
 
@@ -372,7 +379,7 @@ class SimCluster:
         )
         return SeedProof(scopes=scopes, runs=tuple(digests))
 
-    def launch(self, store_url: str, pack_id: str, threads: int) -> None:
+    def launch(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
         world = self.world
         world.checks.on_launch(pack_id)
         delay = 60 * world.uniform() if world.strikes("launch_late") else world.uniform()
