@@ -126,7 +126,8 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """Remove the file under `key`."""
-        self._path(key).unlink(missing_ok=True)
+        with storage_errors(key):
+            self._path(key).unlink(missing_ok=True)
 
     def local(self, key: str) -> Path:
         """Return the file itself."""

@@ -73,7 +73,6 @@ def verify(
     tables = Collector(store, declared).collect()
     found.update(_audit(tables))
     found.update(Finding("seeds", "", -1, "", fault) for fault in _seed_faults(store, declared))
-    found.update(_twice(tables))
     seen = _seen(declared, tables)
     milestones: list[Span] = []
     for place, run in enumerate(declared.runs):
@@ -183,13 +182,6 @@ def _seen(declared: Declared, tables: Tables) -> dict[str, _Seen]:
         run.id: _Seen(run.id in finished, init.get(run.id, ""), frozenset(steps.get(run.id, ())))
         for run in declared.runs
     }
-
-
-def _twice(tables: Tables) -> Iterator[Finding]:
-    counted = tables["metrics"].group_by(["run_id", "step", "metric"]).aggregate([([], "count_all")])
-    for row in counted.filter(pc.field("count_all") > 1).to_pylist():
-        detail = f"{row['metric']} was measured {row['count_all']} times"
-        yield Finding("extra", row["run_id"], row["step"], "", detail)
 
 
 def _run(store: Store, run_id: str, seen: _Seen, verdict: Verdict, milestones: list[Span]) -> Iterator[Finding]:

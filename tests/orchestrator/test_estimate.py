@@ -50,6 +50,8 @@ def test_any_estimate_becomes_json_and_what_is_not_finite_is_null() -> None:
         "finished": 1,
         "diverged": 0,
         "censored": 0,
+        "mixed": 0,
+        "disputed": 0,
     }
     assert (found["curve"], found["bounds"], found["counts"]) == ([[1.0, None]], [None, 2.0], {"3": 4})
 

@@ -167,7 +167,7 @@ def test_rows_that_are_missing_extra_or_twice(store: LocalStore, packs: list[tup
     for planted, expected in (
         (rest, [("missing", one, 9)]),
         (pa.concat_tables([table, moved]), [("extra", one, 8)]),
-        (pa.concat_tables([table, last.slice(0, 1)]), [("extra", one, 9)]),
+        (pa.concat_tables([table, last.slice(0, 1)]), [("duplicate", one, 9)]),
     ):
         extra = read_manifest(store, key).extra | {"rows": planted.num_rows}
         exchange(store, key, lambda path, rows=planted: write_table(rows, path), extra)  # type: ignore[misc]
