@@ -33,8 +33,10 @@ test-all: setup  ## run all tests, the slow ones too
 test-bitwise: setup  ## every kill point, every damaged file, the whole matrix of packs: whole, not in part
 	$(BIN)/python -m pytest -n 2 --full tests/bitwise tests/workers/test_engine.py tests/workers/test_pack.py tests/orchestrator/test_verify.py
 
-calibration: setup  ## every cell of coverage at 2,000 repetitions (CI tries 500); takes an hour
-	$(BIN)/python -m pytest -n 2 --full tests/calibration
+calibration: setup  ## every cell of coverage at 2,000 repetitions (CI tries fewer), and the table of what they showed
+	$(BIN)/python -m pytest -n 2 --full -o junit_family=xunit1 --junitxml=calibration.xml tests/calibration
+	$(BIN)/python -m tests.calibration.table calibration.xml
+
 sim: setup  ## ten thousand simulated histories of the head, its workers and its store
 	$(BIN)/python -m tests.sim --seeds 10000
 

@@ -18,7 +18,7 @@ from jobs.stop import MidpointStop, StopRule, WidthStop
 from orchestrator.estimates.allocation import ADAPTIVE_LEVEL, next_seeds, posterior
 from orchestrator.estimates.estimate import Cohort, Estimate
 from orchestrator.estimates.stopping import WidthRule
-from orchestrator.estimates.success_over_scale import success_over_scale
+from orchestrator.estimates.success_over_scale import counts_of, midpoint_over_scale
 from orchestrator.stop_rules import rule_id, width_rule
 from orchestrator.summary import StudySummary
 
@@ -83,8 +83,8 @@ def midpoint(stop: MidpointStop, first: int, looks: Sequence[Look]) -> Estimate:
     """
     launched, known = sum(look.launched for look in looks), sum(look.known for look in looks)
     cohort = Cohort("", launched, known, 0, launched - known)
-    columns = ([look.scale for look in looks], [look.successes for look in looks], [look.known for look in looks])
-    return success_over_scale(*columns, cohort, ADAPTIVE_LEVEL, stopping_rule=rule_id(stop, first)).midpoint
+    counts = counts_of(*([getattr(look, name) for look in looks] for name in ("scale", "successes", "known")))
+    return midpoint_over_scale(counts, cohort, ADAPTIVE_LEVEL, stopping_rule=rule_id(stop, first))
 
 
 def as_record(decision: Decision, study: str) -> dict[str, Any]:

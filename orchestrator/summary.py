@@ -19,7 +19,7 @@ from jobs.study import SuccessRule
 from orchestrator.collected import Tables, rows_of
 from orchestrator.declared import Declared, DeclaredCondition
 from orchestrator.estimates.estimate import Cohort, Estimate
-from orchestrator.estimates.onset import MedianOnset, median_onset, onset
+from orchestrator.estimates.onset import Bracket, MedianOnset, median_onset, onsets
 from orchestrator.estimates.success import Interval, jeffreys, manski, success_probability
 from orchestrator.stop_rules import published, rule_id
 
@@ -95,6 +95,9 @@ class ConditionSummary:
                 "interval": [_finite(bound) for bound in self.onset.interval],
                 "level": self.onset.level,
                 "runs": self.onset.runs,
+                "method": self.onset.method,
+                "note": self.onset.note,
+                "cohort": self.onset.cohort.digest,
             },
         }
 
@@ -175,11 +178,10 @@ def _condition(
     marked = sum(run.mixed for run in runs), sum(run.disputed for run in runs)
     cohort = Cohort.of(run_ids, len(scored), counts[Status.DIVERGED], *marked)
     successes, known = int(good.sum()), len(scored) + counts[Status.DIVERGED]
-    brackets = [
-        onset(curves.steps, curves.values[index], rule.threshold, rule.sustained)
-        for index, run_id in enumerate(curves.run_ids)
-        if status[run_id] in (Status.FINISHED, Status.DIVERGED)
-    ]
+    ended = np.array([status[r] in (Status.FINISHED, Status.DIVERGED) for r in curves.run_ids], np.bool_)
+    low, high = onsets(curves.steps, curves.values, rule.threshold, rule.sustained, ended=ended)
+    # A run that failed or has not ended is later than its last probe, if no onset was seen: it is not left out.
+    brackets = [Bracket(end, begin) for begin, end in zip(low.tolist(), high.tolist(), strict=True)]
     return ConditionSummary(
         condition=condition,
         counts=counts,
@@ -190,7 +192,7 @@ def _condition(
         bounds=manski(successes, known, cohort.censored),
         mean_of_successes=float(scores[good].mean()) if good.any() else None,
         mean_of_failures=float(scores[~good].mean()) if (~good).any() else None,
-        onset=median_onset(brackets, LEVEL),
+        onset=median_onset(brackets, cohort, LEVEL),
         curves=curves,
         latest=_latest(curves, rule.threshold),
     )

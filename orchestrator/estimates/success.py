@@ -77,6 +77,16 @@ def manski(k: int, n: int, unknown: int) -> Interval:
     return (k / total, (k + unknown) / total) if total else NO_RUNS
 
 
+def manski_interval(k: int, n: int, unknown: int, level: float = 0.95) -> Interval:
+    """Return Clopper-Pearson's bounds at both of Manski's: no lost run, and every lost run, a success.
+
+    It covers at least `level` at every P, whatever made runs get lost, also if failures crash more often; an interval
+    of the known runs alone covers only if it was not the outcome (Imbens & Manski 2004, Econometrica 72).
+    """
+    _check(k, n)
+    return clopper_pearson(k, n + unknown, level)[0], clopper_pearson(k + unknown, n + unknown, level)[1]
+
+
 METHODS = {
     "wilson": wilson,
     "jeffreys": jeffreys,

@@ -76,21 +76,33 @@ def success_over_scale(
     counts = counts_of(scales, k, n)
     intercept, slope, _ = fit(counts)
 
-    def estimate(value: float, low: Floats, high: Floats, note: str = "") -> Estimate:
-        return Estimate(value, float(low[0]), float(high[0]), METHOD, level, cohort, "run", stopping_rule, note)
+    def estimate(value: float, low: Floats, high: Floats) -> Estimate:
+        return Estimate(value, float(low[0]), float(high[0]), METHOD, level, cohort, "run", stopping_rule)
 
-    middle, middle_low, middle_high = midpoint_interval(counts, level, direction)
-    open_end = bool(np.isinf(middle_low[0]) or np.isinf(middle_high[0]))
     return ScaleCurve(
         counts=counts,
         intercept=estimate(float(intercept[0]), *eta_interval(counts, np.zeros(1), level)[1:]),
         slope=estimate(float(slope[0]), *slope_interval(counts, level)),
-        midpoint=estimate(float(middle[0]), middle_low, middle_high, UNBOUNDED if open_end else ""),
+        midpoint=midpoint_over_scale(counts, cohort, level, direction, stopping_rule),
         separated=separated(counts),
         level=level,
         cohort=cohort,
         stopping_rule=stopping_rule,
     )
+
+
+def midpoint_over_scale(
+    counts: Counts,
+    cohort: Cohort,
+    level: float = 0.95,
+    direction: Direction = "either",
+    stopping_rule: str = FIXED,
+) -> Estimate:
+    """Return log10 of the scale at which P is one half, from the counts of one data set."""
+    middle, low, high = midpoint_interval(counts, level, direction)
+    note = UNBOUNDED if np.isinf(low[0]) or np.isinf(high[0]) else ""
+    value, bounds = float(middle[0]), (float(low[0]), float(high[0]))
+    return Estimate(value, *bounds, METHOD, level, cohort, "run", stopping_rule, note)
 
 
 def counts_of(scales: ArrayLike, k: ArrayLike, n: ArrayLike) -> Counts:

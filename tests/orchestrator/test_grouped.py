@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import betabinom
 
-from orchestrator.estimates.estimate import Cohort
-from orchestrator.estimates.grouped import grouped_success
-from orchestrator.estimates.success import wilson
+from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.grouped import grouped_bootstrap, grouped_success
+from orchestrator.estimates.success import clopper_pearson, wilson
 
 COHORT = Cohort("c", 50, 50, 0, 0)
 
@@ -53,3 +53,21 @@ def test_no_success_anywhere_begins_at_zero_and_order_changes_nothing() -> None:
 def test_what_is_no_groups_is_refused(k: list[int], n: list[int], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         grouped_success(np.array(k), np.array(n), COHORT)
+
+
+def test_groups_drawn_again_are_as_wide_as_one_trial_a_group_where_nothing_succeeded() -> None:
+    def drawn(k: list[int], n: list[int]) -> Estimate:
+        return grouped_bootstrap(np.array(k), np.array(n), COHORT, np.random.default_rng(0))
+
+    none, all_of_them = drawn([0] * 10, [5] * 10), drawn([5] * 10, [5] * 10)
+    assert (none.low, none.high) == clopper_pearson(0, 10)
+    assert (all_of_them.low, all_of_them.high) == clopper_pearson(10, 10)
+    alike = drawn([2] * 10, [4] * 10)
+    assert (alike.low, alike.high) == wilson(20, 40), "never narrower than independent runs"
+    apart = drawn([0, 5] * 5, [5] * 10)
+    assert apart.low < wilson(25, 50)[0] < wilson(25, 50)[1] < apart.high
+    assert (apart.note, apart.unit) == ("", "group of runs")
+    assert "few" in drawn([1, 4, 2], [5, 5, 5]).note
+    assert drawn([1, 4, 2], [5, 6, 7]) == drawn([2, 1, 4], [7, 5, 6]), "order changes nothing"
+    with pytest.raises(ValueError, match="one group"):
+        drawn([3], [5])

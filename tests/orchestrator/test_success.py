@@ -13,6 +13,7 @@ from orchestrator.estimates.success import (
     clopper_pearson,
     jeffreys,
     manski,
+    manski_interval,
     success_probability,
     upper_bound_of_none,
     wilson,
@@ -94,6 +95,7 @@ def test_censored_runs_are_bounded_and_diverged_ones_are_no_successes() -> None:
     assert (found.low, found.high) == wilson(6, 10)
     assert (cohort.launched, cohort.censored) == (12, 2)
     assert manski(6, 8, 2) == (0.6, 0.8)
+    assert manski_interval(6, 8, 2) == (clopper_pearson(6, 10)[0], clopper_pearson(8, 10)[1])
     assert found.as_dict()["cohort"]["digest"] == cohort.digest
 
 

@@ -56,7 +56,9 @@ def test_diverged_runs_count_and_failed_and_running_ones_are_bounded() -> None:
     assert condition.bounds == (6 / 20, 9 / 20)
     assert condition.success.cohort.censored == 3
     assert condition.curves.measured.tolist() == [19, 19, 16, 16, 16]
-    assert condition.onset.runs == 17
+    assert condition.onset.runs == 20, "of the four that were lost some may have been early, some late"
+    assert (condition.onset.bracket.low, condition.onset.bracket.high) == (100.0, inf)
+    assert condition.onset.cohort == condition.success.cohort
 
 
 def test_a_finished_run_without_its_last_probe_is_censored_and_not_a_failure() -> None:
