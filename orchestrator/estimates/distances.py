@@ -2,8 +2,8 @@
 
 W1 = ∫|F - G|, W2² = ∫(F⁻¹ - G⁻¹)², energy² = 2∫(F - G)², KS = sup|F - G|. Whether it moved is for the permutation p
 to say. The distance of two samples is positive even when nothing moved (W1 of two samples of one bimodal law averages
-.15 at n = 10), so its percentile interval never holds 0: it says how far, once p has said that. `corrected` takes off
-the mean distance of the pooled runs dealt out anew.
+.15 at n = 10), so its interval over resampled runs never holds 0: it says how far, once p has said that. `corrected`
+takes off the mean distance of the pooled runs dealt out anew.
 Sources: Villani 2003, 2.2; Székely & Rizzo 2004; Phipson & Smyth 2010 for p = (b + 1)/(m + 1).
 """
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, fisher_exact, hypergeom
 
 from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.resampling import expanded_tails
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +37,7 @@ class Distance:
     value       of the samples as they are; biased upwards
     corrected   value less the mean of the permutations, at least 0
     p           share of permutations at least as far apart; never 0
-    low, high   percentile interval of `value` over resampled runs: of the size only, never a test
+    low, high   of `value` over resampled runs, between expanded percentiles: of the size only, never a test
     runs        how many on each side
     """
 
@@ -50,7 +51,7 @@ class Distance:
     permutations: int
     level: float
     cohort: Cohort
-    method: str = "permutation p; percentile over resampled runs"
+    method: str = "permutation p; expanded percentiles over resampled runs"
     unit: str = "run"
 
 
@@ -102,12 +103,15 @@ def compare(
 def bootstrap_interval(
     a: Floats, b: Floats, generator: np.random.Generator, kind: Kind, resamples: int, level: float
 ) -> tuple[float, float]:
-    """Return the percentile interval of a distance over resampled runs; it does not hold 0 when nothing moved."""
+    """Return the interval of a distance over resampled runs; it does not hold 0 when nothing moved.
+
+    Between expanded percentiles (`resampling.py`): plain ones covered .92 at 20 runs a side.
+    """
     ordered_a, ordered_b = np.sort(a), np.sort(b)
     drawn_a = ordered_a[generator.integers(0, len(a), (resamples, len(a)))]
     drawn_b = ordered_b[generator.integers(0, len(b), (resamples, len(b)))]
-    tail = (1 - level) / 2
-    low, high = np.quantile(distances(drawn_a, drawn_b, kind), [tail, 1 - tail])
+    tails = expanded_tails(min(len(a), len(b)), level)
+    low, high = np.quantile(distances(drawn_a, drawn_b, kind), tails)
     return float(low), float(high)
 
 

@@ -6,19 +6,20 @@ Wilson interval that covers 73 %. Here each group has its own P from a Beta dist
 other parameter; the cut is the one that makes the likelihood ratio of a normal mean exact, G ln(1 + t²/(G - 1)):
 chi-squared's is too small for few groups. Who does not want to believe in a Beta distribution draws whole groups again
 (`grouped_bootstrap`), and needs more of them. Sources: Williams 1975, Biometrics 31; Pawitan 2001, In All Likelihood;
-Davison & Hinkley 1997, 3.8 (groups drawn whole); Hesterberg 2015, The American Statistician 69 (expanded percentiles).
+Davison & Hinkley 1997, 3.8 (groups drawn whole).
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, inf, log1p, sqrt
+from math import exp, inf, log1p
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, expit, ndtr
+from scipy.special import betaln, expit
 from scipy.stats import t as student
 
 from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.resampling import expanded_tails
 from orchestrator.estimates.success import clopper_pearson, wilson
 
 Floats = NDArray[np.float64]
@@ -70,17 +71,16 @@ def grouped_bootstrap(
 ) -> Estimate:
     """Return P(success) of k [group] successes of n [group] runs, the interval from whole groups drawn again.
 
-    The percentiles are further out than `level` says, as Student's t and the n - 1 of a variance ask for. The interval
-    is never narrower than Wilson's, as if runs were independent; where no group had a success (or a failure) it ends
-    where a group is one trial, since E(1 - P)^n <= 1 - E P. Raises ValueError for fewer than two groups.
+    Between expanded percentiles (`resampling.py`). The interval is never narrower than Wilson's, as if runs were
+    independent; where no group had a success (or a failure) it ends where a group is one trial, since
+    E(1 - P)^n <= 1 - E P. Raises ValueError for fewer than two groups.
     """
     _check(k, n)
     there = sorted(zip(k[n > 0].tolist(), n[n > 0].tolist(), strict=True))
     successes, runs = np.array(there, np.float64).T
     groups, total, of = len(there), int(successes.sum()), int(runs.sum())
     drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
-    far = float(student.ppf((1 + level) / 2, groups - 1)) * sqrt(groups / (groups - 1))
-    low, high = np.quantile((drawn @ successes) / (drawn @ runs), [ndtr(-far), ndtr(far)])
+    low, high = np.quantile((drawn @ successes) / (drawn @ runs), expanded_tails(groups, level))
     alone = wilson(total, of, level)
     ends = clopper_pearson(groups if total else 0, groups, level) if total in (0, of) else alone
     note = "" if groups >= ENOUGH_GROUPS else f"{groups} groups are few to be drawn again: prefer the beta-binomial"

@@ -131,7 +131,7 @@ def onsets_of_one(question: Question, condition: ConditionSummary) -> OnsetsOfOn
     rng = question.generator("onset", cohort)
     return OnsetsOfOne(
         median_of(question, condition),
-        _bracket(pair, level),
+        _median(question, condition),
         turnbull(pair.low, pair.high, cohort, rng, level=level),
         int(np.isinf(pair.high).sum()),
     )
@@ -139,25 +139,32 @@ def onsets_of_one(question: Question, condition: ConditionSummary) -> OnsetsOfOn
 
 def median_of(question: Question, condition: ConditionSummary) -> Estimate:
     """Return the probe by which the median run has broken through: infinite where it did not, NaN without a run."""
-    success, level = condition.success, question.level([condition])
-    found = _bracket(brackets(question, condition), level)
-    note = f"in ({found.bracket.low:g}, {found.bracket.high:g}]" if found.runs else "no run has ended yet"
+    found, any_ended = _median(question, condition), bool(question.ended(condition).any())
+    note = f"in ({found.bracket.low:g}, {found.bracket.high:g}]" if any_ended else "no run has ended yet"
     return Estimate(
-        found.bracket.high if found.runs else nan, *found.interval, "median of brackets, order statistics", level,
-        success.cohort, "run", success.stopping_rule, note,
+        found.bracket.high if any_ended else nan, *found.interval, found.method, found.level, found.cohort, found.unit,
+        condition.success.stopping_rule, "; ".join(filter(None, (note, found.note))),
     )  # fmt: skip
 
 
-def _bracket(pair: Brackets, level: float) -> MedianOnset:
-    listed = [Bracket(high, low) for low, high in zip(pair.low.tolist(), pair.high.tolist(), strict=True)]
-    return median_onset(listed, level)
+def _median(question: Question, condition: ConditionSummary) -> MedianOnset:
+    """Return the median onset of all launched runs: one that was lost, or has not ended, bounds it on one side."""
+    curves, direction = condition.curves, _direction(question)
+    rule, ended = (question.threshold, question.declared.success.sustained), question.ended(condition)
+    low, high = onsets(curves.steps, curves.values, *rule, direction, ended)
+    listed = [Bracket(until, after) for after, until in zip(low.tolist(), high.tolist(), strict=True)]
+    return median_onset(listed, condition.success.cohort, question.level([condition]))
+
+
+def _direction(question: Question) -> Direction:
+    return "down" if question.options.falling else "up"
 
 
 def brackets(question: Question, condition: ConditionSummary, threshold: float | None = None) -> Brackets:
     """Return the onsets of the runs that have ended, in the order of their ids."""
     curves, ended = condition.curves, question.ended(condition)
     level = question.threshold if threshold is None else threshold
-    direction: Direction = "down" if question.options.falling else "up"
+    direction = _direction(question)
     sustained = question.declared.success.sustained
     return Brackets(*onsets(curves.steps, curves.values[ended], level, sustained, direction))
 
@@ -207,7 +214,7 @@ def ended_curves(question: Question, condition: ConditionSummary) -> tuple[NDArr
 
 def breaks(question: Question) -> Each[Breaks]:
     """Return where every finished run breaks, and the share of runs with a breakthrough, of each condition."""
-    direction: Direction = "down" if question.options.falling else "up"
+    direction = _direction(question)
 
     def answer(condition: ConditionSummary) -> Breaks:
         steps, values, runs = ended_curves(question, condition)

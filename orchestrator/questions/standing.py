@@ -28,7 +28,7 @@ def standing(question: Question) -> pa.Table:
 def _of_conditions(question: Question) -> Iterator[tuple[str, str, ConditionSummary, Estimate]]:
     for condition in question.summary().conditions:
         yield "success", "P(success)", condition, own_success(question, condition)
-        if condition.onset.runs:
+        if question.ended(condition).any():
             yield "onset", "median", condition, median_of(question, condition)
     for metric in question.metrics():
         for condition in question.summary(metric).conditions:

@@ -106,7 +106,11 @@ def test_the_mean_of_two_modes(n: int, judge: Judge) -> None:
         return mean_t(np.where(rng.random(n) < 0.4, 0.9, 0.3) + rng.normal(0, 0.05, n), COHORT)
 
     record = Record.drawn(draw, 0.54, judge.repetitions)
-    judge.passes("mean, Student's t", "two modes, P = 0.4", n, record, lopsided={5: 0.09}.get(n, 0.05))
+    if n == 5:
+        # All five runs are of one mode in 9 of 100 studies, and nothing in them tells that there is another.
+        judge.fails("mean, Student's t", "two modes, P = 0.4", n, record)
+        return
+    judge.passes("mean, Student's t", "two modes, P = 0.4", n, record, lopsided=0.05)
 
 
 def run_curves(rng: np.random.Generator, pairs: int, checkpoints: int) -> np.ndarray:
@@ -131,10 +135,10 @@ def sides(rng: np.random.Generator, seeds: int, items: int) -> tuple[np.ndarray,
 
 
 def test_multi_bootstrap(judge: Judge) -> None:
-    judge = judge.few(200)
+    judge = judge.few(60)
 
     def draw(rng: np.random.Generator) -> Estimate:
-        return multi_bootstrap(*sides(rng, 20, 50), COHORT, rng, paired=False, resamples=100).delta
+        return multi_bootstrap(*sides(rng, 20, 50), COHORT, rng, paired=False, resamples=400).delta
 
     record = Record.drawn(draw, 0.0, judge.repetitions)
     # By design: it counts the interaction more than once.
