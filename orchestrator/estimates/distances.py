@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, fisher_exact, hypergeom
 
 from orchestrator.estimates.estimate import Cohort
-from orchestrator.estimates.resampling import expanded_tails
+from orchestrator.estimates.outcomes import percentile_ends
 
 Floats = NDArray[np.float64]
 
@@ -105,12 +105,12 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the interval of a distance over resampled runs; it does not hold 0 when nothing moved.
 
-    Between expanded percentiles (`resampling.py`): plain ones covered .92 at 20 runs a side.
+    Between expanded percentiles (`outcomes.py`): plain ones covered .92 at 20 runs a side.
     """
     ordered_a, ordered_b = np.sort(a), np.sort(b)
     drawn_a = ordered_a[generator.integers(0, len(a), (resamples, len(a)))]
     drawn_b = ordered_b[generator.integers(0, len(b), (resamples, len(b)))]
-    tails = expanded_tails(min(len(a), len(b)), level)
+    tails = percentile_ends(min(len(a), len(b)), level)
     low, high = np.quantile(distances(drawn_a, drawn_b, kind), tails)
     return float(low), float(high)
 

@@ -29,6 +29,8 @@ from orchestrator.estimates.log_link import means_at
 from orchestrator.estimates.outcomes import Outcomes, percentile_ends
 
 Floats = NDArray[np.float64]
+FEW_RUNS = 50
+FEW_NOTE = "below 50 runs a scale, where P comes near 0 or 1, covered less often than said: .90 at 20 runs"
 _LEAST_SCALES = 3
 
 
@@ -88,9 +90,12 @@ def change_of_mean(
     ends = percentile_ends(int(outcomes.runs.min()), level)
     method = "Kitagawa, runs resampled"
 
+    few = FEW_NOTE if outcomes.runs.min() < FEW_RUNS else ""
+
     def estimate(part: int) -> Estimate:
         low, high = np.quantile(drawn[:, :, part].sum(axis=1), ends)
-        return Estimate(float(point[0, :, part].sum()), float(low), float(high), method, level, outcomes.cohort)
+        value = float(point[0, :, part].sum())
+        return Estimate(value, float(low), float(high), method, level, outcomes.cohort, note=few)
 
     change, by_weight = estimate(0), estimate(1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -98,7 +103,7 @@ def change_of_mean(
         bounds = np.quantile(drawn[:, :, 1].sum(axis=1) / drawn[:, :, 0].sum(axis=1), ends)
     tied = change.low <= 0 <= change.high
     low, high = (-np.inf, np.inf) if tied else bounds
-    note = "the mean may not change at all, so shares of its change have no bound" if tied else ""
+    note = "the mean may not change at all, so shares of its change have no bound" if tied else few
     share = Estimate(float(ratio), float(low), float(high), method, level, outcomes.cohort, note=note)
     return ChangeOfMean(change, by_weight, share, point[0], outcomes.cohort)
 

@@ -19,7 +19,7 @@ from scipy.special import betaln, expit
 from scipy.stats import t as student
 
 from orchestrator.estimates.estimate import Cohort, Estimate
-from orchestrator.estimates.resampling import expanded_tails
+from orchestrator.estimates.outcomes import percentile_ends
 from orchestrator.estimates.success import clopper_pearson, wilson
 
 Floats = NDArray[np.float64]
@@ -71,7 +71,7 @@ def grouped_bootstrap(
 ) -> Estimate:
     """Return P(success) of k [group] successes of n [group] runs, the interval from whole groups drawn again.
 
-    Between expanded percentiles (`resampling.py`). The interval is never narrower than Wilson's, as if runs were
+    Between expanded percentiles (`outcomes.py`). The interval is never narrower than Wilson's, as if runs were
     independent; where no group had a success (or a failure) it ends where a group is one trial, since
     E(1 - P)^n <= 1 - E P. Raises ValueError for fewer than two groups.
     """
@@ -80,7 +80,7 @@ def grouped_bootstrap(
     successes, runs = np.array(there, np.float64).T
     groups, total, of = len(there), int(successes.sum()), int(runs.sum())
     drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
-    low, high = np.quantile((drawn @ successes) / (drawn @ runs), expanded_tails(groups, level))
+    low, high = np.quantile((drawn @ successes) / (drawn @ runs), percentile_ends(groups, level))
     alone = wilson(total, of, level)
     ends = clopper_pearson(groups if total else 0, groups, level) if total in (0, of) else alone
     note = "" if groups >= ENOUGH_GROUPS else f"{groups} groups are few to be drawn again: prefer the beta-binomial"

@@ -21,6 +21,8 @@ from orchestrator.estimates.outcomes import percentile_ends
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
+FEW_RUNS = 10
+FEW_NOTE = "below 10 runs a mean of two modes is covered less often than said: .905 at 5 runs with P = .4"
 RESAMPLES = 9_999
 IQM_NOTE = "of a two-point outcome this is clip(2P - 1/2, 0, 1): it jumps where P(success) does not"
 _CHUNK_CELLS = 4_000_000  # cells of one batch of resamples: 32 MB
@@ -35,7 +37,8 @@ def mean_t(scores: Floats, cohort: Cohort, level: float = 0.95) -> Estimate:
         return Estimate(value, -inf, inf, "mean, t", level, cohort, note="one run has no spread")
     half = float(stdtrit(n - 1, (1 + level) / 2)) * float(means.std(ddof=1)) / sqrt(n)
     centre = float(means.mean())
-    return Estimate(centre, centre - half, centre + half, "mean, t", level, cohort)
+    note = FEW_NOTE if n < FEW_RUNS else ""
+    return Estimate(centre, centre - half, centre + half, "mean, t", level, cohort, note=note)
 
 
 def mean_bca(scores: Floats, cohort: Cohort, rng: np.random.Generator, level: float = 0.95) -> Estimate:

@@ -52,7 +52,7 @@ class Record:
 
     @classmethod
     def of_test(cls, p: Floats, level: float = 0.05) -> "Record":
-        """Return the record of p-values under what is tested: a rejection is a miss, and has no side."""
+        """Return the record of p-values where nothing is to be found: a rejection is a miss, half on either side."""
         rejected = float((np.asarray(p) <= level).mean())
         return cls(rejected / 2, rejected / 2)
 
@@ -131,7 +131,8 @@ class Judge:
         most_width: float = np.inf,
     ) -> None:
         """Assert that the gate lets the record through, and that it does not cover by being wide."""
-        self.keep(estimator, design, n, record, "conservative" if conservative else "covers")
+        beyond = "conservative" if conservative else "lopsided"
+        self.keep(estimator, design, n, record, beyond if self.gate.refuses(record) else "covers")
         refused = self.gate.refuses(record, conservative, lopsided)
         assert not refused, (estimator, design, n, refused)
         assert record.width <= most_width, (estimator, design, n, f"is {record.width:.3g} wide")

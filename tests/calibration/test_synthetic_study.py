@@ -102,12 +102,9 @@ def bounds(chances: Sequence[float]) -> tuple[int, int]:
     return int(np.searchsorted(below, TAIL)), int(np.searchsorted(below, 1 - TAIL))
 
 
-REPEATS = [pytest.param(12, id="reduced"), pytest.param(80, id="full", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module", params=REPEATS)
+@pytest.fixture(scope="module")
 def summary(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
-    return studied(tmp_path_factory.mktemp("truth"), request.param)
+    return studied(tmp_path_factory.mktemp("truth"), 80 if request.config.getoption("--full") else 12)
 
 
 @pytest.mark.parametrize("method", ["wilson", "clopper-pearson", "jeffreys"])

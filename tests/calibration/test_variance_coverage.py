@@ -169,18 +169,3 @@ def test_few_seeds_resampled(judge: Judge) -> None:
         return multi_bootstrap(one, other, COHORT, rng, paired=True, resamples=100, items_too=False).resampled
 
     judge.fails("4 seeds drawn again", "4 pairs x 50 items", 4, Record.drawn(draw, 0.0, judge.repetitions))
-
-
-def test_cells_drawn_again(judge: Judge) -> None:
-    """A bootstrap over (seed, task) cells, as for reinforcement learning, where one seed is scored on all tasks."""
-    judge = judge.few(100)
-
-    def draw(rng: np.random.Generator) -> Estimate:
-        scores = np.sqrt(0.8) * rng.normal(size=(10, 1)) + np.sqrt(0.2) * rng.normal(size=(10, 10))
-        means = np.take_along_axis(scores[None], rng.integers(10, size=(300, 10, 10)), axis=1).mean(axis=(1, 2))
-        low, high = np.quantile(means, [0.025, 0.975])
-        return Estimate(float(scores.mean()), float(low), float(high), "cells", 0.95, COHORT)
-
-    judge.fails(
-        "cells drawn again", "10 seeds x 10 tasks, correlation 0.8", 10, Record.drawn(draw, 0.0, judge.repetitions)
-    )
