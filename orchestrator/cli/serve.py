@@ -28,6 +28,17 @@ def command(
     new_link: Annotated[
         bool, typer.Option("--new-link", help="Print a new link for a server that runs already, and end.")
     ] = False,
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the printed link stop, resume and extend studies, not only read.")
+    ] = False,
+    drive_at: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="Where resume and extend start a driver: inline or ray (this machine), or a Ray's address. "
+            "Without it, the page shows the command.",
+        ),
+    ] = "",
     sql_seconds: Annotated[float, typer.Option(min=0.05, max=600, help="How long one SQL query may take.")] = 1.0,
     alert_file: Annotated[Path | None, typer.Option(help="A file that gets a line of JSON for each alert.")] = None,
     alert_webhook: Annotated[str, typer.Option(help="An address that gets a POST of JSON for each alert.")] = "",
@@ -56,14 +67,16 @@ def command(
         alert_file=alert_file,
         webhook=alert_webhook,
         stall_s=stall_minutes * 60,
+        drive_at=drive_at,
     )
     _check(host, alert_webhook, needs_tokens=not settings.is_loopback and tokens is None)
     read = load_tokens(tokens or default_token_file())
+    scope = Scope.CONTROL if control else Scope.READ
     if new_link:
-        _say(link_to(settings, make_link_code(read, Scope.READ, time.time())), as_json=as_json)
+        _say(link_to(settings, make_link_code(read, scope, time.time())), as_json=as_json)
         return
     dashboard = Dashboard(open_store(store or store_option), settings, read)
-    _say(dashboard.link(Scope.READ), as_json=as_json)
+    _say(dashboard.link(scope), as_json=as_json)
     if not as_json:
         _explain(host, is_loopback=settings.is_loopback)
     dashboard.serve()

@@ -3,6 +3,7 @@
 Reading is threads' work (DuckDB and numpy let go of the interpreter), so a slow page holds up no other and no news.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -20,7 +21,9 @@ from starlette.staticfiles import StaticFiles
 
 from jobs.errors import NotFound, QueryError, SeedbedError
 from orchestrator.dashboard import charts
+from orchestrator.dashboard.alerts import Alert
 from orchestrator.dashboard.answers import KINDS, columns_of, file_of
+from orchestrator.dashboard.guard import visitor_of
 from orchestrator.dashboard.pages.cluster import cluster
 from orchestrator.dashboard.pages.compare import compare
 from orchestrator.dashboard.pages.home import home
@@ -57,6 +60,7 @@ def make_app(view: View, cookie: str) -> Starlette:
     routes += [
         Route("/study/{name}/lines.bin", _lines(view)),
         Route("/study/{name}/cell", _cell(view)),
+        Route("/study/{name}/control.json", _control(view), methods=["POST"]),
         Route("/study/{name}/{chart}.{kind}", _table(view, charts.chart_table)),
         Route("/rows.json", _json(view, run_rows)),
         Route("/places.json", _json(view, matching_rows)),
@@ -84,7 +88,9 @@ def _params(request: Request) -> Params:
 def _page(view: View, templates: Templates, template: str, build: Build) -> Endpoint:
     async def page(request: Request) -> Response:
         body = await run_in_threadpool(build, view, _params(request))
-        more = {"nav": _nav(view, body), "name": template}
+        scope = visitor_of(request.scope)
+        nav = _nav(view, body) | {"may_control": scope is not None and scope.covers(Scope.CONTROL)}
+        more = {"nav": nav, "name": template}
         return HTMLResponse(await run_in_threadpool(templates.render, template, body, **more))
 
     return page
@@ -135,6 +141,27 @@ def _cell(view: View) -> Endpoint:
     return lead
 
 
+def _control(view: View) -> Endpoint:
+    async def control(request: Request) -> Response:
+        scope = visitor_of(request.scope)
+        if scope is None or not scope.covers(Scope.CONTROL):
+            raise HTTPException(403, "this token only reads; `seedbed serve --control --new-link` makes one that acts")
+        name = view.feed.shelf(_params(request)["name"]).declared.name
+        form = _form(await request.body())
+        told = await run_in_threadpool(view.control.act, name, form)
+        view.alarm.raise_(Alert("control", name, told.says, time.time()))
+        return JSONResponse(told.as_dict())
+
+    return control
+
+
+def _form(body: bytes) -> dict[str, list[str]]:
+    try:
+        return parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
+    except ValueError:
+        raise QueryError("a form has at most 8 fields") from None
+
+
 def _events(view: View) -> Endpoint:
     async def events(_: Request) -> Response:
         if view.broadcast.is_full:
@@ -161,7 +188,7 @@ class _Door:
         return self._form(told, 401 if code else 200)
 
     async def enter(self, request: Request) -> Response:
-        form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=4)
+        form = _form(await request.body())
         scope = self._view.gate.of_token(form.get("token", [""])[0].strip())
         return self._let_in(scope, request) if scope else self._form("That is no token of this server.", 401)
 

@@ -106,6 +106,8 @@ class Guard:
 def _is_foreign(method: str, host: str, headers: "_Headers") -> bool:
     """Return whether another site may be behind a request; what changes anything must prove that none is."""
     origin, site = headers.one("origin"), headers.one("sec-fetch-site")
+    if origin == "null" and site == "same-origin":
+        origin = ""  # our own form: who names no referrer names no origin; the browser says whose it is
     if origin and origin.lower() not in (f"http://{host}", f"https://{host}"):
         return True
     if method in _SAFE:

@@ -15,6 +15,7 @@ from jobs.errors import QueryError
 from jobs.store import Store
 from orchestrator.dashboard.alerts import Alarm, Pace
 from orchestrator.dashboard.app import make_app
+from orchestrator.dashboard.control import Control
 from orchestrator.dashboard.feed import Feed
 from orchestrator.dashboard.guard import LOOPBACK, App, Guard
 from orchestrator.dashboard.limits import MOST_HEAD_BYTES, BodyLimit, ImpatientProtocol
@@ -37,6 +38,7 @@ class Settings:
     alert_file   gets a line for each alert; None: no file
     webhook      gets a POST for each alert; empty: none
     stall_s      seconds without news after which a running study counts as stalled
+    drive_at     where a page may start drivers: `inline`, `ray`, an address; empty: nowhere
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +48,7 @@ class Settings:
     alert_file: Path | None = None
     webhook: str = ""
     stall_s: float = 600.0
+    drive_at: str = ""
 
     @property
     def is_loopback(self) -> bool:
@@ -84,9 +87,9 @@ class Dashboard:
         feed.listen(broadcast.publish)
         feed.listen(alarm.on_news)
         sandbox = Sandbox(settings.limits)
-        self.view = View(
-            feed, sandbox, alarm, broadcast, Gate(self.tokens, time.time), self.store.url.rstrip("/").rpartition("/")[2]
-        )
+        gate, control = Gate(self.tokens, time.time), Control(self.store, settings.drive_at)
+        name = self.store.url.rstrip("/").rpartition("/")[2]
+        self.view = View(feed, sandbox, alarm, broadcast, gate, control, name)
         inner = BodyLimit(make_app(self.view, settings.cookie))
         self.app = Guard(self._with_loop(inner), self.view.gate, settings.hosts, settings.cookie)
 

@@ -1,6 +1,6 @@
 """Who may do what: two tokens in a file that only its owner reads, links that work once, and signed cookies.
 
-A token opens one scope: `read`, or `control`, for what may change a study; no page does so far. A browser never keeps
+A token opens one scope: `read`, or `control`, for what may change a study (`control.py`). A browser never keeps
 a token: it exchanges a link that works once, or the token itself, for a cookie that the token has signed. So cookies
 outlive a restart of the server, and a new token file ends all of them.
 """

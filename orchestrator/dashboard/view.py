@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from jobs.records import Status
 from orchestrator.dashboard.alerts import Alarm
+from orchestrator.dashboard.control import Control
 from orchestrator.dashboard.feed import Feed, Shelf
 from orchestrator.dashboard.news import Broadcast
 from orchestrator.dashboard.sandbox import Sandbox
@@ -31,6 +32,7 @@ class View:
     alarm: Alarm
     broadcast: Broadcast
     gate: Gate
+    control: Control
     store_name: str
 
 

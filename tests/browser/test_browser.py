@@ -17,6 +17,7 @@ from jobs.claims import FRESH, claim
 from jobs.layout import PackKeys
 from jobs.parquet import write_table
 from jobs.records import METRICS
+from jobs.requests import stops
 from jobs.store import LocalStore, commit
 from jobs.study_file import parse_study
 from orchestrator.dashboard.tokens import Scope
@@ -211,6 +212,29 @@ def test_axe_finds_nothing_serious(browser: Browser, served: Served, scheme: Any
         serious = [v for v in found if v["impact"] in ("serious", "critical")]
         told = [(v["id"], [n["html"][:160] + " " + n["failureSummary"][:160] for n in v["nodes"][:3]]) for v in serious]
         assert told == [], (path, json.dumps(told, indent=1))
+    context.close()
+
+
+def test_who_may_control_stops_a_study_and_who_reads_sees_the_command(browser: Browser, served: Served) -> None:
+    context = browser.new_context()
+    watched = watch(context, served.url)
+    page = watched.page
+    page.goto(served.url + "/login")
+    page.fill("input[name=token]", served.tokens[Scope.READ])
+    page.keyboard.press("Enter")
+    page.wait_for_url(served.url + "/")
+    watched.open(served.url + "/study/tiny")
+    assert page.locator("#control button").count() == 0
+    expect(page.locator("#control")).to_contain_text("seedbed stop tiny")
+    page.goto(served.dashboard.link(Scope.CONTROL))
+    page.wait_for_url(served.url + "/")
+    watched.open(served.url + "/study/tiny")
+    page.locator("form[data-control=stop] button").click()
+    assert stops(served.store, "tiny") == 0, "a first press only asks"
+    page.locator("form[data-control=stop] button").click()
+    expect(page.locator("#control-told")).to_contain_text("request 1")
+    assert stops(served.store, "tiny") == 1
+    assert watched.faults == []
     context.close()
 
 

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from jobs.errors import NotFound
 from jobs.records import Status
 from orchestrator.dashboard import questions
+from orchestrator.dashboard.control import seed_counts
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.view import Body, Params, View, progress_of
 from orchestrator.estimates.estimate import plain
@@ -53,6 +54,9 @@ def study(view: View, params: Params) -> Body:
         "conditions": conditions_of(shelf),
         "questions": {chart: question.links(name) for chart, question in asked.items()},
         "trouble": view.feed.trouble,
+        "commands": view.control.commands(name),
+        "drives_at": view.control.at,
+        "seeds": {} if shelf.declared.imported else seed_counts(summary.text),
     }
 
 

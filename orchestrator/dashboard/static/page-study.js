@@ -1,4 +1,5 @@
 // The page of a study: its charts, the choices that the URL keeps, and the news.
+import * as control from "./control.js";
 import { Panel, fetchLines, range } from "./curves.js";
 import { draw as drawScores } from "./distribution.js";
 import { choice, element, tableOf } from "./dom.js";
@@ -30,6 +31,7 @@ export async function start() {
   await drawCurves();
   drawRest();
   onStudy(take);
+  control.start();
   const again = () => { drawCurves(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
   new ResizeObserver(() => panels.forEach((p) => p.resize())).observe(fanFigure.plots);
