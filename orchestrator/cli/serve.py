@@ -13,6 +13,18 @@ from jobs.store import open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, StoreFolder
 from orchestrator.cli.show import console, print_json
 
+ForControl = Annotated[
+    bool, typer.Option("--control", help="Let the printed link stop, resume and extend studies, not only read.")
+]
+DriveAt = Annotated[
+    str,
+    typer.Option(
+        metavar="PLACE",
+        help="Where resume and extend start a driver: inline or ray (this machine), or a Ray's address. "
+        "Without it, the page shows the command.",
+    ),
+]
+
 
 def command(
     store: Annotated[Path | None, typer.Argument(metavar="[STORE]", help="The folder of the store.")] = None,
@@ -28,17 +40,8 @@ def command(
     new_link: Annotated[
         bool, typer.Option("--new-link", help="Print a new link for a server that runs already, and end.")
     ] = False,
-    control: Annotated[
-        bool, typer.Option("--control", help="Let the printed link stop, resume and extend studies, not only read.")
-    ] = False,
-    drive_at: Annotated[
-        str,
-        typer.Option(
-            metavar="PLACE",
-            help="Where resume and extend start a driver: inline or ray (this machine), or a Ray's address. "
-            "Without it, the page shows the command.",
-        ),
-    ] = "",
+    control: ForControl = False,
+    drive_at: DriveAt = "",
     sql_seconds: Annotated[float, typer.Option(min=0.05, max=600, help="How long one SQL query may take.")] = 1.0,
     alert_file: Annotated[Path | None, typer.Option(help="A file that gets a line of JSON for each alert.")] = None,
     alert_webhook: Annotated[str, typer.Option(help="An address that gets a POST of JSON for each alert.")] = "",

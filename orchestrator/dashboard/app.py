@@ -30,7 +30,8 @@ from orchestrator.dashboard.pages.home import home
 from orchestrator.dashboard.pages.run import run
 from orchestrator.dashboard.pages.runs import matching_rows, run_rows, run_table, runs, study_of
 from orchestrator.dashboard.pages.sql import answer_table, sql
-from orchestrator.dashboard.pages.study import run_at, study
+from orchestrator.dashboard.pages.study import picture_state, run_at, study
+from orchestrator.dashboard.pictures import FORMATS
 from orchestrator.dashboard.tokens import COOKIE_LIFE_S, Scope
 from orchestrator.dashboard.view import Body, Params, Templates, View
 from orchestrator.estimates.estimate import plain
@@ -61,6 +62,8 @@ def make_app(view: View, cookie: str) -> Starlette:
         Route("/study/{name}/lines.bin", _lines(view)),
         Route("/study/{name}/cell", _cell(view)),
         Route("/study/{name}/control.json", _control(view), methods=["POST"]),
+        Route("/study/{name}/figure/{kind}.json", _json(view, picture_state)),
+        Route("/study/{name}/figure/{kind}.{form}", _picture(view)),
         Route("/study/{name}/{chart}.{kind}", _table(view, charts.chart_table)),
         Route("/rows.json", _json(view, run_rows)),
         Route("/places.json", _json(view, matching_rows)),
@@ -123,6 +126,17 @@ def _table(view: View, make: Callable[[View, Params], Any]) -> Endpoint:
         return Response(await run_in_threadpool(file_of, table, kind), media_type=KINDS[kind], headers=headers)
 
     return file
+
+
+def _picture(view: View) -> Endpoint:
+    async def picture(request: Request) -> Response:
+        params = _params(request)
+        shelf = view.feed.shelf(params["name"])
+        metric = params.get("metric") or shelf.summary.rule.metric
+        body = view.pictures.file(shelf.declared.name, params["kind"], metric, params["form"])
+        return Response(body, media_type=FORMATS[params["form"]])
+
+    return picture
 
 
 def _lines(view: View) -> Endpoint:

@@ -47,9 +47,13 @@ def question_of(shelf: Shelf, params: Params) -> Question:
     if chart in ("scores", "success", "onsets"):
         make: Any = {"scores": questions.scores, "success": questions.successes}.get(chart)
         return make(name, rule) if make else questions.onsets(name)
+    if chart == "brackets":
+        return questions.onset_brackets(name, metric)
+    if chart == "values":
+        return questions.values(name, metric)
     if chart == "statuses":
         return questions.statuses(name)
-    raise NotFound(chart, "is no chart; there are fan, lines, scores, success, onsets and statuses")
+    raise NotFound(chart, "is no chart; there are fan, lines, values, scores, success, onsets, brackets and statuses")
 
 
 def _condition(shelf: Shelf, params: Params) -> str:

@@ -84,6 +84,24 @@ def statuses(study: str) -> Question:
     return Question("Where the runs stand", sql, _python(study, sql))
 
 
+def onset_brackets(study: str, metric: str) -> Question:
+    """Return the bracket of every run's onset, and how it is censored."""
+    sql = (
+        "SELECT condition, run_id, low, high, censored, threshold, sustained\nFROM onsets JOIN runs USING (run_id)\n"
+        f"WHERE metric = {text(metric)} AND direction = 'up'\nORDER BY condition, run_id"
+    )
+    return Question(f"Onsets of {metric}", sql, _python(study, sql))
+
+
+def values(study: str, metric: str) -> Question:
+    """Return every value of every run."""
+    sql = (
+        "SELECT condition, run_id, step, value\nFROM metrics JOIN runs USING (run_id)\n"
+        f"WHERE metric = {text(metric)}\nORDER BY condition, run_id, step"
+    )
+    return Question(f"{metric}: every value", sql, _python(study, sql))
+
+
 def onsets(study: str) -> Question:
     """Return the runs, whose median onset is an estimate of Python's: a bracket, since probes are a grid."""
     sql = "SELECT condition, run_id, status, last_step FROM runs ORDER BY condition, run_id"

@@ -20,6 +20,7 @@ from orchestrator.dashboard.feed import Feed
 from orchestrator.dashboard.guard import LOOPBACK, App, Guard
 from orchestrator.dashboard.limits import MOST_HEAD_BYTES, BodyLimit, ImpatientProtocol
 from orchestrator.dashboard.news import Broadcast
+from orchestrator.dashboard.pictures import Pictures
 from orchestrator.dashboard.sandbox import Limits, Sandbox
 from orchestrator.dashboard.tokens import Gate, Scope
 from orchestrator.dashboard.view import View
@@ -89,7 +90,7 @@ class Dashboard:
         sandbox = Sandbox(settings.limits)
         gate, control = Gate(self.tokens, time.time), Control(self.store, settings.drive_at)
         name = self.store.url.rstrip("/").rpartition("/")[2]
-        self.view = View(feed, sandbox, alarm, broadcast, gate, control, name)
+        self.view = View(feed, sandbox, alarm, broadcast, gate, control, Pictures(), name)
         inner = BodyLimit(make_app(self.view, settings.cookie))
         self.app = Guard(self._with_loop(inner), self.view.gate, settings.hosts, settings.cookie)
 
@@ -119,6 +120,7 @@ class Dashboard:
             watcher.join()
             self.view.feed.stop()
             self.view.sandbox.close()
+            self.view.pictures.close()
             sock.close()
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from orchestrator.dashboard.alerts import Alarm
 from orchestrator.dashboard.control import Control
 from orchestrator.dashboard.feed import Feed, Shelf
 from orchestrator.dashboard.news import Broadcast
+from orchestrator.dashboard.pictures import Pictures
 from orchestrator.dashboard.sandbox import Sandbox
 from orchestrator.dashboard.tokens import Gate
 from orchestrator.estimates.estimate import plain
@@ -33,6 +34,7 @@ class View:
     broadcast: Broadcast
     gate: Gate
     control: Control
+    pictures: Pictures
     store_name: str
 
 

@@ -6,11 +6,12 @@ Sources: Fisher 1935; Boschloo's and others' remarks on exact power, Lydersen et
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil, log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, hypergeom
+from scipy.stats import betabinom, binom, hypergeom
 
 from orchestrator.estimates.success import METHODS
 
@@ -24,6 +25,32 @@ def chance_of_half_width(n: int, half_width: float, p: float, method: str = "wil
     bounds = np.array([METHODS[method](k, n, level) for k in range(n + 1)])
     narrow = (bounds[:, 1] - bounds[:, 0]) / 2 <= half_width
     return float(binom.pmf(np.arange(n + 1), n, p) @ narrow)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfWidths:
+    """The half-width of an interval of P(success) now, and after more seeds: expected, least, most."""
+
+    now: float
+    expected: float
+    least: float
+    most: float
+
+
+def half_width_after(k: int, n: int, more: int, method: str = "wilson", level: float = 0.95) -> HalfWidths:
+    """Return the half-width of k successes of n, and what it will be after `more` seeds whose outcomes are not known.
+
+    The expectation is over the beta-binomial of those outcomes under Jeffreys' prior, so that k = 0 does not promise
+    k = 0 again. Least and most are over all outcomes, however unlikely. Raises ValueError for impossible counts.
+    """
+    if more < 0:
+        raise ValueError(f"{more} more seeds")
+    interval = METHODS[method]
+    low, high = interval(k, n, level)
+    bounds = np.array([interval(k + x, n + more, level) for x in range(more + 1)])
+    halves = (bounds[:, 1] - bounds[:, 0]) / 2
+    chances = betabinom.pmf(np.arange(more + 1), more, k + 0.5, n - k + 0.5)
+    return HalfWidths((high - low) / 2, float(halves @ chances), float(halves.min()), float(halves.max()))
 
 
 def seeds_for_half_width(

@@ -106,6 +106,17 @@ def test_charts_go_out_as_png_svg_and_csv(visitor: Watched, served: Served, tmp_
     assert visitor.faults == []
 
 
+def test_figures_come_by_themselves_and_fit_the_page(visitor: Watched, served: Served) -> None:
+    page = visitor.page
+    visitor.open(served.url + "/study/tiny")
+    for kind in ("ridgeline", "onsets"):
+        figure = page.locator(f'[data-picture="{kind}"]')
+        figure.scroll_into_view_if_needed()
+        expect(figure.locator("img")).to_be_visible(timeout=20_000)
+        assert figure.locator("img").evaluate("image => image.naturalWidth") > 200
+    assert visitor.faults == []
+
+
 def test_a_journey_without_a_mouse(visitor: Watched, served: Served) -> None:
     page = visitor.page
     visitor.open(served.url + "/")

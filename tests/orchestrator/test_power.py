@@ -9,6 +9,7 @@ from orchestrator.estimates.power import (
     chance_of_half_width,
     chance_of_mode,
     fisher_power,
+    half_width_after,
     seeds_for_half_width,
     seeds_for_mode,
     seeds_to_exclude,
@@ -21,6 +22,25 @@ from orchestrator.estimates.success import wilson
 def test_fifty_nine_failures_exclude_one_in_twenty() -> None:
     assert seeds_to_exclude(0.05) == 59
     assert 0.95**59 < 0.05 < 0.95**58
+
+
+def test_more_seeds_are_expected_to_narrow_an_interval_as_all_their_outcomes_do() -> None:
+    found = half_width_after(1, 2, 1)
+    halves = [(high - low) / 2 for low, high in (wilson(1, 3), wilson(2, 3))]
+    assert found.expected == pytest.approx(0.5 * halves[0] + 0.5 * halves[1]), "(1 + 1/2) / (2 + 1) is one half"
+    assert found.now == pytest.approx((wilson(1, 2)[1] - wilson(1, 2)[0]) / 2)
+    rng = np.random.default_rng(3)
+    drawn = rng.binomial(8, rng.beta(0.5, 20.5, 200_000))
+    simulated = np.array([(wilson(int(x), 28)[1] - wilson(int(x), 28)[0]) / 2 for x in range(9)])[drawn]
+    none = half_width_after(0, 20, 8)
+    assert none.expected == pytest.approx(simulated.mean(), abs=4 * simulated.std() / 200_000**0.5)
+    assert none.least < none.expected < none.now, "no success so far: most likely none again"
+    assert none.most > none.now, "but some successes would widen it"
+    nothing = half_width_after(3, 9, 0)
+    assert nothing.expected == nothing.least == nothing.most == nothing.now
+    assert half_width_after(0, 0, 8).now == 0.5
+    with pytest.raises(ValueError, match="-1 more"):
+        half_width_after(0, 4, -1)
 
 
 def test_seeds_for_a_half_width_have_the_chance_and_one_fewer_has_not() -> None:

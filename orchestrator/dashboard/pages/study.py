@@ -1,18 +1,23 @@
 """The page of a study: fans, final scores, P(success), onsets, and where every run stands."""
 
+import shlex
 from typing import Any
 
 import pyarrow.compute as pc
 
-from jobs.errors import NotFound
+from jobs.errors import NotFound, QueryError
 from jobs.records import Status
 from orchestrator.dashboard import questions
 from orchestrator.dashboard.control import seed_counts
 from orchestrator.dashboard.feed import Shelf
+from orchestrator.dashboard.pictures import KINDS
 from orchestrator.dashboard.view import Body, Params, View, progress_of
 from orchestrator.estimates.estimate import plain
+from orchestrator.estimates.power import half_width_after
+from orchestrator.rounds import read_decisions
 from orchestrator.text import onset_text
 
+MORE, MOST_MORE = 8, 1_000  # seeds
 LETTERS = {
     Status.WAITING: "w",
     Status.RUNNING: "r",
@@ -54,6 +59,9 @@ def study(view: View, params: Params) -> Body:
         "conditions": conditions_of(shelf),
         "questions": {chart: question.links(name) for chart, question in asked.items()},
         "trouble": view.feed.trouble,
+        "more": more_seeds(shelf, params.get("more", "")),
+        "decisions": decisions_of(view, shelf),
+        "pictures": _pictures(view, shelf, metric),
         "commands": view.control.commands(name),
         "drives_at": view.control.at,
         "seeds": {} if shelf.declared.imported else seed_counts(summary.text),
@@ -80,6 +88,79 @@ def conditions_of(shelf: Shelf) -> list[Body]:
         numbers["known"] = condition.success.cohort.finished + condition.success.cohort.diverged
         found.append(numbers)
     return found
+
+
+def more_seeds(shelf: Shelf, asked: str) -> Body:
+    """Return what more seeds would do to each condition's interval of P(success); raises QueryError."""
+    if asked and not (asked.isdecimal() and 1 <= int(asked) <= MOST_MORE):
+        raise QueryError(f"more is a number of seeds from 1 to {MOST_MORE}, not {asked[:20]!r}")
+    more, rows = int(asked or MORE), []
+    for condition in shelf.summary.conditions:
+        k, n, found = condition.successes, condition.success.cohort.known, condition.success
+        after = half_width_after(k, n, more, found.method, found.level)
+        rows.append(
+            {
+                "condition": condition.condition.label,
+                "successes": k,
+                "known": n,
+                "method": found.method,
+                "level": found.level,
+                "now": after.now,
+                "expected": after.expected,
+                "least": after.least,
+                "most": after.most,
+            }
+        )
+    return {"seeds": more, "rows": rows}
+
+
+def decisions_of(view: View, shelf: Shelf) -> list[Body]:
+    """Return what the study's stop rule decided, look by look; none where it has no rule."""
+    if shelf.declared.stop is None:
+        return []
+    labels = {condition.id: condition.label for condition in shelf.declared.conditions}
+    return [
+        {
+            "number": decision.number,
+            "rule": decision.rule,
+            "is_last": decision.is_last,
+            "conditions": [
+                {
+                    "condition": labels.get(look.condition_id, look.condition_id),
+                    "launched": look.launched,
+                    "known": look.known,
+                    "successes": look.successes,
+                    "more": decision.counts[look.condition_id] - look.launched,
+                }
+                for look in decision.looks
+            ],
+        }
+        for decision in read_decisions(view.feed.library.store, shelf.declared.name)
+    ]
+
+
+def _pictures(view: View, shelf: Shelf, metric: str) -> list[Body]:
+    name = shelf.declared.name
+    asked = {
+        "ridgeline": ("values", questions.values(name, metric)),
+        "onsets": ("brackets", questions.onset_brackets(name, metric)),
+    }
+    scores = "scores", questions.scores(name, shelf.summary.rule)
+    found = []
+    for kind, (title, note) in KINDS.items():
+        chart, question = asked.get(kind, scores)
+        command = f"seedbed plot {kind} {shlex.quote(name)} --store {shlex.quote(view.store_name)}"
+        if metric != shelf.summary.rule.metric:
+            command += f" --metric {shlex.quote(metric)}"
+        links = question.links(name)
+        found.append({"kind": kind, "title": title, "note": note, "csv": chart, "command": command, "question": links})
+    return found
+
+
+def picture_state(view: View, params: Params) -> Body:
+    """Return how far a picture of the study is; it is begun where nobody has."""
+    shelf = view.feed.shelf(params["name"])
+    return view.pictures.state(shelf, params["kind"], params.get("metric") or shelf.summary.rule.metric)
 
 
 def run_at(view: View, params: Params) -> str:

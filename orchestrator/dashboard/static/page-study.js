@@ -9,6 +9,7 @@ import { onKey } from "./keys.js";
 import { onStudy } from "./live.js";
 import { progress } from "./page-home.js";
 import { onsets, success } from "./scale.js";
+import * as pictures from "./pictures.js";
 import { fetchJson, get, number, page, rows, set, studyPath } from "./state.js";
 
 const VIEWS = ["fan", "lines", "both"], KINDS = ["strip", "histogram", "ecdf"];
@@ -32,6 +33,7 @@ export async function start() {
   drawRest();
   onStudy(take);
   control.start();
+  pictures.start(() => study);
   const again = () => { drawCurves(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
   new ResizeObserver(() => panels.forEach((p) => p.resize())).observe(fanFigure.plots);
