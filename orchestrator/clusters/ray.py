@@ -76,7 +76,7 @@ class RayCluster:
     ) -> list[Timing]:
         """Measure in an actor that has all CPUs of a node to itself."""
         if self._first is not None and self._first_needs != needs:
-            self._drop_first()
+            self._give_first()
         self._first_needs = needs
         return list(self._before_packs("measure", store_url, condition, most_runs, threads, seconds, needs))
 
@@ -95,16 +95,19 @@ class RayCluster:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, SeedbedError) else ClusterError(_first_line(error)) from error
         except self._ray.exceptions.RayError as lost:
+            self._pool.drop(self._first)
+            self._first = None
             raise ClusterError(f"the process that prepares the packs ended: {_first_line(lost)}") from lost
 
-    def _drop_first(self) -> None:
+    def _give_first(self) -> None:
+        """Let the process that prepared the packs take one, too, if one is of its shape; else it makes room."""
         if self._first is not None:
-            self._pool.drop(self._first)
+            self._pool.give(self._first)
             self._first = None
 
     def launch(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
         """Give the pack to an idle process that has what it needs, or to a new one."""
-        self._drop_first()
+        self._give_first()
         actor = self._pool.take(threads, needs)
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
 
