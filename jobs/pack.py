@@ -101,11 +101,31 @@ class RunOutcome(Spec):
     reason: str = ""
 
 
+class Saves(Spec):
+    """What saving checkpoints took: how many files, their bytes, and the seconds until each was durable.
+
+    The seconds are the writer's, which trains nothing: training waits only for the copy before them.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    size_bytes: int = 0
+
+    def __add__(self, other: "Saves") -> "Saves":
+        """Return both together."""
+        return Saves(
+            count=self.count + other.count,
+            seconds=self.seconds + other.seconds,
+            size_bytes=self.size_bytes + other.size_bytes,
+        )
+
+
 class PackOutcome(Spec):
-    """How a pack ended, run by run."""
+    """How a pack ended, run by run, and what its checkpoints took."""
 
     pack_id: str
     runs: tuple[RunOutcome, ...]
+    saves: Saves = Saves()
 
 
 def put_request(store: Store, request: PackRequest) -> None:

@@ -6,11 +6,15 @@ Prometheus's work: it has the clock. Whoever reaches the store can serve it; no 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow.compute as pc
 
+from jobs.errors import Corrupt, NotFound
+from jobs.pack import Saves, get_outcome
 from jobs.records import Status
+from jobs.store import Store
 from orchestrator.collector import Tables
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -22,16 +26,23 @@ METRICS = {
     "seedbed_attempts_total": ("counter", "Attempts that were claimed."),
     "seedbed_retries_total": ("counter", "Attempts after the first, by what ended the one before."),
     "seedbed_checkpoints_total": ("counter", "Checkpoints of runs, by kind."),
+    "seedbed_checkpoint_files_total": ("counter", "Checkpoint files that packs saved, of packs that ended."),
+    "seedbed_checkpoint_seconds_total": ("counter", "Seconds until they were durable, of the thread that writes."),
+    "seedbed_checkpoint_bytes_total": ("counter", "Their bytes, also of those that were let go since."),
     "seedbed_findings": ("gauge", "Rows of the audit."),
 }
+Sample = tuple[str, tuple[tuple[str, str], ...], float]  # name, labels, value
 _MOST_REASON = 60  # characters: a reason is a label, and every new label is a new series
 
 
-def exposition(studies: Mapping[str, Tables]) -> str:
-    """Return the figures of the studies, by name, in Prometheus's text format; equal tables give equal text."""
+def exposition(studies: Mapping[str, Tables], saves: Mapping[str, Saves]) -> str:
+    """Return the figures of the studies, by name, in Prometheus's text format; what is equal gives equal text.
+
+    saves  by study: what the checkpoints of its packs took
+    """
     samples: dict[str, list[str]] = {name: [] for name in METRICS}
     for study in sorted(studies):
-        for name, labels, value in _samples(studies[study]):
+        for name, labels, value in [*_samples(studies[study]), *_saved(saves.get(study, Saves()))]:
             inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in (("study", study), *labels))
             samples[name].append(f"{name}{{{inner}}} {value}")
     lines = []
@@ -40,7 +51,30 @@ def exposition(studies: Mapping[str, Tables]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _samples(tables: Tables) -> Iterator[tuple[str, tuple[tuple[str, str], ...], int]]:
+def _saved(saves: Saves) -> Iterator[Sample]:
+    yield "seedbed_checkpoint_files_total", (), saves.count
+    yield "seedbed_checkpoint_seconds_total", (), round(saves.seconds, 6)
+    yield "seedbed_checkpoint_bytes_total", (), saves.size_bytes
+
+
+class SavesReader:
+    """Reads what checkpoints took from the outcomes in a store, each of them once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Saves] = {}
+
+    def saves(self, tables: Tables) -> Saves:
+        """Return it for all packs of a study; those that have not ended, or whose outcome is unreadable, have none."""
+        packs = sorted(set(tables["attempts"]["pack_id"].to_pylist()))
+        for pack_id in packs:
+            if pack_id not in self._known:
+                with suppress(NotFound, Corrupt):
+                    self._known[pack_id] = get_outcome(self._store, pack_id).saves
+        return sum((self._known[pack_id] for pack_id in packs if pack_id in self._known), Saves())
+
+
+def _samples(tables: Tables) -> Iterator[Sample]:
     runs, attempts = tables["runs"], tables["attempts"]
     counted = Counter(runs["status"].to_pylist())
     for status in Status:

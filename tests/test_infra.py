@@ -16,8 +16,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobs.pack import PackOutcome, Saves, put_outcome
 from jobs.records import ATTEMPTS, AUDIT, CHECKPOINTS, RUNS
-from orchestrator.head_metrics import METRICS, exposition, metrics_server
+from jobs.store import open_store
+from orchestrator.head_metrics import METRICS, SavesReader, exposition, metrics_server
 
 INFRA = Path(__file__).parents[1] / "infra"
 # What KubeRay's CRD (ray.io/v1) demands, and what we demand of it.
@@ -196,7 +198,8 @@ def tables() -> dict[str, pa.Table]:
 
 
 def test_the_exposition_says_what_the_tables_say_and_any_parser_reads_it() -> None:
-    text = exposition({'w"1': tables(), "empty": {n: t.slice(0, 0) for n, t in tables().items()}})
+    saves = {'w"1': Saves(count=4, seconds=0.5, size_bytes=1 << 20)}
+    text = exposition({'w"1': tables(), "empty": {n: t.slice(0, 0) for n, t in tables().items()}}, saves)
     families = {family.name: family for family in text_string_to_metric_families(text)}
     values = {
         (sample.name, *sorted(sample.labels.items())): sample.value for f in families.values() for sample in f.samples
@@ -209,8 +212,23 @@ def test_the_exposition_says_what_the_tables_say_and_any_parser_reads_it() -> No
     assert values["seedbed_attempts_total", study] == 3
     assert values["seedbed_retries_total", ("reason", 'node "x\\y"'), study] == 1
     assert values["seedbed_checkpoints_total", ("kind", "milestone"), study] == 1
+    assert values["seedbed_checkpoint_files_total", study] == 4
+    assert values["seedbed_checkpoint_seconds_total", study] == 0.5
+    assert values["seedbed_checkpoint_bytes_total", study] == 1 << 20
+    assert values["seedbed_checkpoint_bytes_total", ("study", "empty")] == 0
     assert values["seedbed_run_steps_total", ("study", "empty")] == 0
-    assert text == exposition({"empty": {n: t.slice(0, 0) for n, t in tables().items()}, 'w"1': tables()})
+    assert text == exposition({"empty": {n: t.slice(0, 0) for n, t in tables().items()}, 'w"1': tables()}, saves)
+
+
+def test_what_checkpoints_take_is_read_from_the_outcomes_of_packs_that_ended(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", create=True)
+    reader = SavesReader(store)
+    assert reader.saves(tables()) == Saves()
+    put_outcome(store, PackOutcome(pack_id="p.1", runs=(), saves=Saves(count=2, seconds=0.25, size_bytes=10)))
+    assert reader.saves(tables()) == Saves(count=2, seconds=0.25, size_bytes=10)
+    put_outcome(store, PackOutcome(pack_id="p.2", runs=(), saves=Saves(count=1, seconds=0.5, size_bytes=5)))
+    put_outcome(store, PackOutcome(pack_id="p.3", runs=(), saves=Saves(count=9)))
+    assert reader.saves(tables()) == Saves(count=3, seconds=0.75, size_bytes=15)
 
 
 def test_every_metric_that_the_board_asks_for_is_in_the_exposition() -> None:
@@ -228,7 +246,7 @@ def test_every_metric_that_the_board_asks_for_is_in_the_exposition() -> None:
 
 
 def test_the_endpoint_answers_this_machine_alone() -> None:
-    with metrics_server(0, lambda: exposition({"w": tables()})) as server:
+    with metrics_server(0, lambda: exposition({"w": tables()}, {})) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -91,14 +91,17 @@ def save(
     state: State,
     slices: Sequence[Slice],
     environment: str,
-) -> None:
-    """Commit the pack's state at `step`; `slices` are the runs in it that are alive, `environment` its fingerprint."""
+) -> Manifest:
+    """Commit the pack's state at `step` and return its manifest.
+
+    `slices` are the runs in it that are alive, `environment` its fingerprint.
+    """
 
     def write(path: Path) -> dict[str, Any]:
         write_tensors(path, state)
         return {"step": step, "kind": kind, "environment": environment, "runs": [asdict(part) for part in slices]}
 
-    commit(store, keys.checkpoint(step), write)
+    return commit(store, keys.checkpoint(step), write)
 
 
 def write_tensors(path: Path, state: State) -> None:

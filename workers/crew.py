@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass, field
 
 from jobs.claims import Attempt
-from jobs.pack import PackOutcome, RunOutcome
+from jobs.pack import PackOutcome, RunOutcome, Saves
 from jobs.records import Status
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,12 @@ class Member:
 
 @dataclass(slots=True)
 class Crew:
-    """The runs of a pack, by slot, and the step that they have reached together."""
+    """The runs of a pack, by slot, the step that they have reached together, and what saving them took."""
 
     pack_id: str
     members: list[Member] = field(default_factory=list)
     step: int = 0
+    saves: Saves = field(default_factory=Saves)
 
     @property
     def alive(self) -> list[Member]:
@@ -60,4 +61,5 @@ class Crew:
 
     def outcome(self) -> PackOutcome:
         """Return how each run ended, as a record."""
-        return PackOutcome(pack_id=self.pack_id, runs=tuple(member.outcome() for member in self.members))
+        runs = tuple(member.outcome() for member in self.members)
+        return PackOutcome(pack_id=self.pack_id, runs=runs, saves=self.saves)

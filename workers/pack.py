@@ -117,6 +117,7 @@ def _train(
     first_step = saved[0].step if saved else origin.step if origin else 0
     # The first state of a fork is its parent's, by reference; it is a checkpoint of its own only if it was changed.
     is_saved = bool(saved) or (origin is not None and not origin.is_changed)
+    last_saved = first_step if is_saved else FRESH
     with Writer() as writer:
         shards = ShardWriter(store, keys, clock)
         train(
@@ -125,7 +126,7 @@ def _train(
             engine,
             Batches(task, streams, condition.training.batch_size, crew),
             Probes(task, streams, crew, shards),
-            Saver(store, keys, crew, shards, writer, environment.digest, parents, first_step if is_saved else FRESH),
+            Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
             tally,
             stop,
         )

@@ -5,13 +5,15 @@ before it is, because one thread writes all in order. Milestones stay for ever; 
 complete ones stay until the next is durable.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from jobs.errors import Superseded
 from jobs.layout import PackKeys, attempt_key
+from jobs.pack import Saves
 from jobs.store import Store
 from workers.checkpoint import Kind, Link, Slice, discard, save, slice_digest
 from workers.crew import Crew
@@ -40,6 +42,7 @@ class Saver:
     environment: str
     parents: dict[str, tuple[Link, ...]]
     last_saved: int
+    clock: Callable[[], float] = time.monotonic
     _buffer: dict[str, torch.Tensor] = field(default_factory=dict)
     _rolling: list[int] = field(default_factory=list)
 
@@ -85,6 +88,7 @@ class Saver:
             self._buffer[name].copy_(tensor)
 
     def _commit(self, step: int, kind: Kind, members: list[tuple[str, int, int]]) -> None:
+        start = self.clock()
         for run_id, attempt, _ in members:
             if self.store.exists(attempt_key(run_id, attempt + 1)):
                 raise Superseded(run_id, attempt)
@@ -92,7 +96,8 @@ class Saver:
             Slice(run_id, attempt, slot, slice_digest(self._buffer, slot), self.parents.get(run_id, ()))
             for run_id, attempt, slot in members
         ]
-        save(self.store, self.keys, step, kind, self._buffer, slices, self.environment)
+        manifest = save(self.store, self.keys, step, kind, self._buffer, slices, self.environment)
+        self.crew.saves += Saves(count=1, seconds=self.clock() - start, size_bytes=manifest.size_bytes)
         if kind == "milestone":
             self.parents.update({part.run_id: (Link(part.run_id, step, part.sha256),) for part in slices})
         else:

@@ -9,7 +9,7 @@ from jobs.errors import QueryError
 from jobs.store import open_store
 from orchestrator.cli.options import DEFAULT_STORE, StoreFolder
 from orchestrator.cli.show import console
-from orchestrator.head_metrics import exposition, metrics_server
+from orchestrator.head_metrics import SavesReader, exposition, metrics_server
 from orchestrator.library import Library
 
 
@@ -24,11 +24,13 @@ def command(
     [bold]Example:[/bold] seedbed metrics --store s3://bucket/studies --port 9464
     """
     library = Library(open_store(store))
+    saves = SavesReader(library.store)
     lock = threading.Lock()  # two scrapes at once would collect twice
 
     def read() -> str:
         with lock:
-            return exposition({name: library.tables(name) for name in library.names()})
+            studies = {name: library.tables(name) for name in library.names()}
+            return exposition(studies, {name: saves.saves(tables) for name, tables in studies.items()})
 
     if port is None:
         typer.echo(read(), nl=False)

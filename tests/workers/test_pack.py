@@ -27,7 +27,7 @@ from jobs.errors import (
 from jobs.layout import DriverKeys, PackKeys, attempt_key
 from jobs.pack import get_outcome, get_request, put_request
 from jobs.records import Status
-from jobs.store import LocalStore, put_record
+from jobs.store import LocalStore, committed, put_record
 from jobs.study import Study
 from tests.workers.conftest import Pack, put_sources
 from workers import batches
@@ -56,6 +56,10 @@ def test_a_pack_leaves_rows_checkpoints_and_an_outcome(store: LocalStore, pack: 
     assert get_outcome(store, pack_id) == outcome
     assert [(r.status, r.step, r.attempt) for r in outcome.runs] == [(Status.FINISHED, 12, 1)] * 4
     assert pack.steps(pack_id) == [0, 6, 12], "milestones stay, rolling checkpoints go"
+    files = [store.local(key) for key in committed(store, PackKeys(pack_id).checkpoints)]
+    assert outcome.saves.count == 5, "milestones, and those that went"
+    assert outcome.saves.size_bytes * 3 == sum(path.stat().st_size for path in files) * 5, "all of one size"
+    assert outcome.saves.seconds > 0
     rows = pack.rows(pack_id)
     assert set(rows["run_id"].to_pylist()) == {run.id for run in runs}
     assert sorted(set(rows["step"].to_pylist())) == [0, 5, 10, 12]
