@@ -75,7 +75,7 @@ def test_the_union_of_rivals_covers_one_doubling_on(shape: str, judge: Judge) ->
 @pytest.mark.parametrize("runs", [10, 20])
 def test_few_items_a_run(runs: int, judge: Judge) -> None:
     """True accuracies Beta(1, 3), a skewed floor, or .9; 30 items, threshold .5: P is .3 + .7 P(Beta > .5)."""
-    judge = judge.few(40)
+    judge = judge.few(25)
     rng = np.random.default_rng(9)
     truth = 0.3 + 0.7 * 0.5**3
     found = []
