@@ -34,6 +34,7 @@ from orchestrator.parts import Part
 from orchestrator.plain_parts import collected_from
 
 _KEPT = 2
+_LAYOUT = 1  # what the manifest means; to raise it makes every study be collected again
 _MANIFEST = "manifest.json"
 _CLAIM = "claim.json"
 _IN_VERSION = re.compile(r"^tables/.+\.\d{6}/")
@@ -56,7 +57,7 @@ def commit_tables(store: Store, study: str, tables: Tables) -> int:
                 digest, size_bytes = hash_file(staged[name], sync=True)
             small[name] = {"sha256": digest, "size_bytes": size_bytes, "rows": collected.small[name].num_rows}
         parts = [asdict(placed.part) for placed in collected.parts]
-        body = {"tables": small, "parts": parts, "rolled": collected.rolled}
+        body = {"layout": _LAYOUT, "tables": small, "parts": parts, "rolled": collected.rolled}
         if newest and _is_same(store, study, newest, body):
             return newest
         number = _claim(store, study, max(versions, default=0) + 1)
@@ -142,7 +143,7 @@ def read_tables(store: Store, study: str) -> Collected:
 def _read(store: Store, study: str, number: int) -> Collected:
     folder = table_folder(study, number)
     body = get_record(store, folder + _MANIFEST)
-    if not set(_SMALL) <= set(body["tables"]) or "parts" not in body:
+    if body.get("layout") != _LAYOUT or not set(_SMALL) <= set(body["tables"]):
         raise NotFound(folder, "was collected by another version of Seedbed; collect again")
     small: dict[str, pa.Table] = {}
     for name, schema in _SMALL.items():

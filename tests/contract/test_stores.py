@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.errors import AlreadyExists, Corrupt, ForeignStore, NotFound
+from jobs.pack import get_outcome
 from jobs.store import (
     Store,
     commit,
@@ -215,12 +216,17 @@ def test_a_whole_study_leaves_the_same_bytes_in_a_bucket_as_in_a_folder(
         for place in ("folder", bucket_url)
     }
     folder, bucket = open_store("folder"), open_store(bucket_url)
-    # Shards are cut by the clock; everything else has its bytes from the study alone.
-    kinds = (".safetensors", ".parquet", "outcome.json")
+    # Shards are cut by the clock, and an outcome says how long it took to save; all else is of the study alone.
+    kinds = (".safetensors", ".parquet")
     keys = [key for key in bucket.keys("") if key.endswith(kinds) and "/shards/" not in key]
     assert {key.partition("/")[0] for key in keys} == {"packs", "tables"}
     assert keys == [key for key in folder.keys("") if key.endswith(kinds) and "/shards/" not in key]
     assert all(bucket.get(key) == folder.get(key) for key in keys)
+    ended = [key.split("/")[1] for key in bucket.keys("packs/") if key.endswith("outcome.json")]
+    outcomes = [[get_outcome(store, pack) for pack in ended] for store in (bucket, folder)]
+    assert [one.runs for one in outcomes[0]] == [one.runs for one in outcomes[1]] != []
+    sizes = [[(one.saves.count, one.saves.size_bytes) for one in half] for half in outcomes]
+    assert sizes[0] == sizes[1] != []
     assert said["folder"]["conditions"] == said[bucket_url]["conditions"]
     assert Path(said[bucket_url]["report"]) == Path("prefix.report/tiny/report.html")
     assert "ended" in bucket.get(next(k for k in bucket.keys("packs/") if k.endswith("log.txt"))).decode()

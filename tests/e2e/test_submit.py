@@ -79,6 +79,7 @@ def head(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    forget_token()
     gcs, dashboard = free_port(), free_port()
     arguments = ["start", "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
     arguments += [f"--temp-dir={folder}", "--num-cpus=2", f"--ray-client-server-port={free_port()}"]
@@ -100,7 +101,15 @@ def head(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
                 except ProcessLookupError:
                     continue
             time.sleep(0.1)
+        forget_token()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_token() -> None:
+    """Let Ray read this process's token again: it keeps the first, which another test's Ray may have been given."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def seedbed(head: Head, *arguments: str) -> str:

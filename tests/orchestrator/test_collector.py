@@ -14,7 +14,7 @@ from jobs.layout import PackKeys, part_key, table_folder
 from jobs.pack import PackOutcome, RunOutcome, put_outcome
 from jobs.parquet import write_table
 from jobs.records import METRICS, TABLES, Status
-from jobs.store import LocalStore, commit, open_store
+from jobs.store import LocalStore, commit, get_record, open_store, put_record
 from jobs.study import Study
 from orchestrator.clusters.inline import InlineCluster
 from orchestrator.collector import Collector
@@ -172,6 +172,19 @@ def test_half_a_version_is_never_read(store: LocalStore, declared: Declared) -> 
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Corrupt):
         read_tables(store, "tiny")
+
+
+def test_tables_of_another_layout_are_collected_again(store: LocalStore, study: MakeStudy) -> None:
+    register(store, study(), "tiny.yaml")
+    Library(store).collect("tiny")
+    manifest = table_folder("tiny", 1) + "manifest.json"
+    older = {name: value for name, value in get_record(store, manifest).items() if name not in ("layout", "parts")}
+    store.delete(manifest)
+    put_record(store, manifest, older)
+    with pytest.raises(NotFound, match="another version of Seedbed"):
+        read_tables(store, "tiny")
+    Library(store).collect("tiny")
+    assert read_tables(store, "tiny")["runs"].num_rows > 0
 
 
 def test_other_programs_read_the_tables(store: LocalStore, study: MakeStudy) -> None:
