@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from jobs.errors import Corrupt
 from jobs.parquet import dataset, read_table, read_where
-from jobs.records import METRICS
+from jobs.records import METRICS, TABLES
 from jobs.store import Manifest, Store, open_store, verified
 from orchestrator.parts import Part
 
@@ -159,6 +159,30 @@ class Collected(Mapping[str, pa.Table]):
         """Return what SQL reads by name: the small tables, and `metrics` as a dataset that is not loaded."""
         paths = [placed.path() for placed in self.parts if placed.part.rows]
         return {**self.small, "metrics": dataset(paths, METRICS) if paths else METRICS.empty_table()}
+
+
+def together(studies: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return by table what several studies have of it, each row once: runs differ by study, all else is of a run.
+
+    studies: the views of each, as `Collected.views` gives them
+    """
+    found: dict[str, list[Any]] = {name: [] for name in TABLES}
+    seen = pa.array([], pa.string())
+    for views in studies:
+        own = pc.unique(views["runs"]["run_id"].combine_chunks())
+        double = own.filter(pc.is_in(own, seen))
+        for name, view in views.items():
+            if len(double) and name in ("metrics", "attempts", "checkpoints", "probes_of_seeds"):
+                view = view.filter(~pc.field("run_id").isin(double))
+            found[name].append(view)
+        seen = pa.concat_arrays([seen, own])
+    for name in ("onsets", "rollups", "audit"):
+        found[name] = [_once(pa.concat_tables(found[name]))]
+    return found
+
+
+def _once(table: pa.Table) -> pa.Table:
+    return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
 
 
 def rows_of(tables: Tables, metric: str) -> pa.Table:

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.errors import Corrupt, NotFound, QueryError
-from jobs.records import TABLES
 from jobs.store import Store
 from orchestrator import declared
-from orchestrator.collected import Collected, Map, on_threads
+from orchestrator.collected import Collected, Map, Tables, on_threads, together
 from orchestrator.collector import Collector
 from orchestrator.declared import Declared
 from orchestrator.imports.stored import imported_tables
@@ -25,7 +23,7 @@ from orchestrator.questions.asked import Options, Question
 from orchestrator.summary import StudySummary, summarise
 from orchestrator.tables import commit_tables, newest_tables
 
-_NAMES_ESTIMATES = re.compile(r"\bestimates\b", re.IGNORECASE)
+NAMES_ESTIMATES = re.compile(r"\bestimates\b", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -87,9 +85,9 @@ class Library:
         if not names:
             raise QueryError("the store holds no study")
         studies = [self.tables(study) for study in names]  # their files last as long as these do
-        views = _views(studies)
-        if _NAMES_ESTIMATES.search(text):
-            views["estimates"] = [_standing(self.declared(n), t) for n, t in zip(names, studies, strict=True)]
+        views = together([tables.views() for tables in studies])
+        if NAMES_ESTIMATES.search(text):
+            views["estimates"] = [standing_of(self.declared(n), t) for n, t in zip(names, studies, strict=True)]
         return sql(views, text)
 
     def ask(self, question: str, name: str, options: Options | None = None) -> Any:
@@ -104,32 +102,11 @@ class Library:
 
     def estimates(self, name: str) -> pa.Table:
         """Return the standing estimates of a study; the schema is ESTIMATES."""
-        return _standing(self.declared(name), self.tables(name))
+        return standing_of(self.declared(name), self.tables(name))
 
 
-def _standing(study: Declared, tables: Collected) -> pa.Table:
+def standing_of(study: Declared, tables: Tables) -> pa.Table:
+    """Return the standing estimates of these tables; the schema is ESTIMATES."""
     from orchestrator.questions.standing import standing
 
     return standing(Question(study, tables, Options()))
-
-
-def _views(studies: list[Collected]) -> dict[str, list[Any]]:
-    """Return by table what several studies have of it, each row once: runs differ by study, all else is of a run."""
-    found: dict[str, list[Any]] = {name: [] for name in TABLES}
-    seen = pa.array([], pa.string())
-    for tables in studies:
-        views = tables.views()
-        own = pc.unique(views["runs"]["run_id"].combine_chunks())
-        double = own.filter(pc.is_in(own, seen))
-        for name, view in views.items():
-            if len(double) and name in ("metrics", "attempts", "checkpoints", "probes_of_seeds"):
-                view = view.filter(~pc.field("run_id").isin(double))
-            found[name].append(view)
-        seen = pa.concat_arrays([seen, own])
-    for name in ("onsets", "rollups", "audit"):
-        found[name] = [_once(pa.concat_tables(found[name]))]
-    return found
-
-
-def _once(table: pa.Table) -> pa.Table:
-    return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)

@@ -1,6 +1,7 @@
 """Tables on their way out: JSON, CSV whose cells no spreadsheet takes for formulas, and Parquet."""
 
 import io
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,8 @@ def columns_of(table: pa.Table) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return plain(value)
+    if isinstance(value, Decimal):  # what DuckDB's sum of integers is
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, list):
         return [_value(item) for item in value]
     return {str(key): _value(item) for key, item in value.items()} if isinstance(value, dict) else str(value)

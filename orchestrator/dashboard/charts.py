@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.errors import NotFound, QueryError
+from jobs.records import METRICS
+from orchestrator.collected import Collected, rows_of
 from orchestrator.dashboard import questions
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.questions import Question
@@ -80,10 +82,8 @@ def lines(view: View, params: Params) -> bytes:
     label = _condition(shelf, params)
     condition = next(c for c in shelf.summary.conditions if c.condition.label == label)
     metric = params.get("metric") or shelf.summary.rule.metric
-    curves = condition.curves
-    if metric != shelf.summary.rule.metric:
-        rows = shelf.tables["metrics"].filter(pc.field("metric") == metric)
-        curves = curves_of(rows, list(curves.run_ids))
+    mine = shelf.tables["runs"].filter(pc.field("condition_id") == condition.condition.id)["run_id"].to_pylist()
+    curves = curves_of(_rows(shelf, metric, condition.condition.id), mine)
     first, last = _whole(params.get("from") or "0", "from"), params.get("to", "")
     chosen = (curves.steps >= first) & (curves.steps <= (_whole(last, "to") if last else np.iinfo(np.int64).max))
     steps, values = curves.steps[chosen], curves.values[:, chosen]
@@ -101,6 +101,17 @@ def lines(view: View, params: Params) -> bytes:
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 4) % 8)
     return struct.pack("<I", len(text)) + text + np.ascontiguousarray(shown, "<f8").tobytes()
+
+
+def _rows(shelf: Shelf, metric: str, condition_id: str) -> pa.Table:
+    """Return run, step and value of one metric; of one condition where that is a matter of files."""
+    tables = shelf.tables
+    if not isinstance(tables, Collected):
+        return rows_of(tables, metric)
+    wanted = [p for p in tables.parts if p.part.condition_id == condition_id and metric in p.part.metrics]
+    parts = [placed.rows(metric, ("run_id", "step", "value")) for placed in wanted]
+    whole = pa.concat_tables(parts).unify_dictionaries() if parts else METRICS.empty_table()
+    return whole.set_column(0, "run_id", whole["run_id"].cast(pa.string())) if parts else whole
 
 
 def _scores(view: View, shelf: Shelf, label: str) -> dict[str, bool]:

@@ -8,23 +8,27 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.errors import NotFound, SeedbedError
 from jobs.records import Status
-from orchestrator.collector import Tables
+from orchestrator.collected import Collected, Tables
 from orchestrator.declared import Declared
-from orchestrator.library import Library
+from orchestrator.library import Library, standing_of
 from orchestrator.query import sql
-from orchestrator.summary import StudySummary, summarise
+from orchestrator.summary import Curves, StudySummary, summarise
 
 _LEAST_PAUSE_S = 0.3
 _SHARE = 0.5  # of one core's time that looking may take where the store is large
 _MOST_REMEMBERED = 200
+_MOST_ANSWER_BYTES, _MOST_KEPT_BYTES = 8 * 1024**2, 48 * 1024**2
+_NO_CURVES = Curves((), np.empty(0, np.int64), np.empty((0, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +110,31 @@ class Feed:
         """Return the answer of one of the dashboard's own questions; equal ones are answered once a version."""
         shelf = self.shelf(name)
         key = (name, shelf.version, text)
-        if key not in self._answers:
+        answer = self._answers.get(key)
+        if answer is None:
             # A table that the text does not name is not shown to DuckDB: factors of 10,000 runs take time.
-            answer = sql({name: table for name, table in shelf.tables.items() if name in text}, text)
-            with self._lock:
-                while len(self._answers) >= _MOST_REMEMBERED:
-                    self._answers.pop(next(iter(self._answers)))
-                self._answers[key] = answer
-        return self._answers[key]
+            answer = sql({table: view for table, view in _views(shelf.tables).items() if table in text}, text)
+            if answer.nbytes <= _MOST_ANSWER_BYTES:
+                self._remember(key, answer)
+        return answer
 
-    def files(self, name: str) -> Mapping[str, Sequence[Path]]:
-        """Return Arrow files of the study's tables, in a folder that only this user reads."""
+    def _remember(self, key: tuple[str, int, str], answer: pa.Table) -> None:
+        with self._lock:
+            self._answers[key] = answer
+            kept = sum(table.nbytes for table in self._answers.values())
+            for oldest in list(self._answers)[:-1]:
+                if kept <= _MOST_KEPT_BYTES and len(self._answers) <= _MOST_REMEMBERED:
+                    break
+                kept -= self._answers.pop(oldest).nbytes
+
+    def files(self, name: str, *, with_estimates: bool = False) -> Mapping[str, Sequence[Path]]:
+        """Return files of the study's tables: Arrow in a folder that only this user reads, `metrics` in Parquet.
+
+        They last as long as the study's shelf does.
+        """
         shelf = self.shelf(name)
+        parts = shelf.tables.parts if isinstance(shelf.tables, Collected) else None
+        whole = {table: rows for table, rows in _small(shelf.tables).items() if parts is None or table != "metrics"}
         with self._lock:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="seedbed-dashboard-")
@@ -126,12 +143,17 @@ class Feed:
             if not folder.exists():
                 aside = folder.with_suffix(".part")
                 aside.mkdir()
-                for table, rows in shelf.tables.items():
-                    with pa.ipc.new_file(str(aside / table), rows.schema) as writer:
-                        writer.write_table(rows)
+                for table, rows in whole.items():
+                    _write(rows, aside / table)
                 aside.rename(folder)
                 self._drop_older(number)
-        return {table: [folder / table] for table in shelf.tables}
+            if with_estimates and not (folder / "estimates").exists():
+                _write(standing_of(shelf.declared, shelf.tables), folder / "estimates.part")
+                (folder / "estimates.part").rename(folder / "estimates")
+        found = {table: [folder / table] for table in whole}
+        if parts is not None:
+            found["metrics"] = [placed.path() for placed in parts]
+        return found | ({"estimates": [folder / "estimates"]} if with_estimates else {})
 
     def _drop_older(self, number: int) -> None:
         # The newest two stay: a query may be reading the one before.
@@ -160,10 +182,10 @@ class Feed:
         tables = self.library.tables(name)
         before = self._shelves.get(name)
         self._seen[name] = mark
-        if before and before.declared == declared and all(tables[t].equals(before.tables[t]) for t in tables):
+        if before and before.declared == declared and _is_same(tables, before.tables):
             return
         version = max(int(self.wall() * 1000), before.version + 1 if before else 0)
-        shelf = Shelf(declared, tables, summarise(declared, tables), version, self.wall())
+        shelf = Shelf(declared, tables, _summary(declared, tables), version, self.wall())
         self._shelves[name] = shelf
         for listener in self._listeners:
             listener(News(shelf, before, _changed(before, shelf)))
@@ -194,20 +216,74 @@ class Feed:
             self._folder.cleanup()
 
 
+def _views(tables: Tables) -> Mapping[str, Any]:
+    return tables.views() if isinstance(tables, Collected) else tables
+
+
+def _small(tables: Tables) -> Mapping[str, pa.Table]:
+    return tables.small if isinstance(tables, Collected) else tables
+
+
+def _write(rows: pa.Table, path: Path) -> None:
+    with pa.ipc.new_file(str(path), rows.schema) as writer:
+        writer.write_table(rows)
+
+
+def _is_same(tables: Collected, before: Tables) -> bool:
+    """Return whether two looks gave the same tables; files are told apart by their hashes and not read."""
+    if not isinstance(before, Collected) or len(tables.parts) != len(before.parts):
+        return False
+    hashes = [[placed.part.sha256 for placed in each.parts] for each in (tables, before)]
+    return hashes[0] == hashes[1] and all(tables.small[name].equals(before.small[name]) for name in tables.small)
+
+
+def _summary(declared: Declared, tables: Collected) -> StudySummary:
+    """Return the summary of a study, one condition after another: no more than one condition's rows are in memory.
+
+    It is without curves: pages read those from the parts.
+    """
+    found = []
+    for condition in declared.conditions:
+        runs = tables["runs"].filter(pc.field("condition_id") == condition.id)
+        parts = tuple(placed for placed in tables.parts if placed.part.condition_id == condition.id)
+        own = Collected(tables.small | {"runs": runs}, parts)
+        of_condition = summarise(replace(declared, conditions=(condition,)), own)
+        found.append(replace(of_condition.conditions[0], curves=_NO_CURVES))
+    return replace(summarise(replace(declared, conditions=()), _without_rows(tables)), conditions=tuple(found))
+
+
+def _without_rows(tables: Collected) -> Collected:
+    return Collected(tables.small | {"runs": tables["runs"].slice(0, 0)}, ())
+
+
 def _changed(before: Shelf | None, after: Shelf) -> dict[str, int]:
     """Return condition → the first step at which the number of measured runs, or any count, changed."""
     old = {c.condition.id: c for c in before.summary.conditions} if before else {}
+    known = _measured(before) if before else {}
+    now = _measured(after)
     found: dict[str, int] = {}
     for condition in after.summary.conditions:
         former = old.get(condition.condition.id)
-        steps, measured = condition.curves.steps, condition.curves.measured
+        mine = now.get(condition.condition.id, {})
         if former is None:
             found[condition.condition.label] = 0
             continue
-        known = dict(zip(former.curves.steps.tolist(), former.curves.measured.tolist(), strict=True))
-        news = [s for s, n in zip(steps.tolist(), measured.tolist(), strict=True) if known.get(s) != n]
+        then = known.get(condition.condition.id, {})
+        news = [step for (metric, step), n in mine.items() if then.get((metric, step)) != n]
         if news:
-            found[condition.condition.label] = int(np.min(news))
+            found[condition.condition.label] = min(news)
         elif former.counts != condition.counts:
-            found[condition.condition.label] = int(steps[-1]) if len(steps) else 0
+            found[condition.condition.label] = max((step for _, step in mine), default=0)
+    return found
+
+
+def _measured(shelf: Shelf) -> dict[str, dict[tuple[str, int], int]]:
+    """Return condition → (metric, step) → how many runs were measured there, from the roll-ups."""
+    rollups = shelf.tables.get("rollups")
+    found: dict[str, dict[tuple[str, int], int]] = {}
+    if rollups is None:
+        return found
+    columns = (rollups[name].to_pylist() for name in ("condition_id", "metric", "step", "n"))
+    for condition_id, metric, step, n in zip(*columns, strict=True):
+        found.setdefault(condition_id, {})[metric, step] = n
     return found

@@ -1,4 +1,4 @@
-"""A user's SQL: in a process of its own, with limits of memory, time and rows, over files mapped into it.
+"""A user's SQL: in a process of its own, with limits of memory, time and rows, over files that it reads.
 
 `query.sql` locks DuckDB down; the process is the second wall: the kernel refuses it to write any file, and a query
 that does not stop when it is told to is killed with it. The next query gets a new process.
@@ -58,13 +58,16 @@ class Sandbox:
         for _ in range(self.width):
             self._idle.put(None)
 
-    def ask(self, text: str, files: Mapping[str, Sequence[Path]]) -> Answer:
-        """Return the answer of one SELECT over tables, each in Arrow IPC files; raises QueryError."""
+    def ask(self, text: str, *studies: Mapping[str, Sequence[Path]]) -> Answer:
+        """Return the answer of one SELECT over the tables of one study or of several; raises QueryError.
+
+        studies: of each by table its files, Arrow IPC or Parquet; all of them have the same tables
+        """
         if len(text) > _MOST_TEXT:
             raise QueryError(f"a query has at most {_MOST_TEXT:,} characters")
         question = {
             "text": text,
-            "tables": {name: [str(path) for path in paths] for name, paths in files.items()},
+            "studies": [{name: [str(path) for path in paths] for name, paths in files.items()} for files in studies],
             "timeout_s": self.limits.seconds,
             "most_rows": self.limits.rows + 1,
         }

@@ -9,11 +9,15 @@ import os
 import resource
 import struct
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
 from jobs.errors import QueryError
+from jobs.parquet import dataset
+from jobs.records import TABLES
+from orchestrator.collected import together
 from orchestrator.query import sql
 
 MOST_ANSWER_BYTES = 64 * 1024**2
@@ -26,7 +30,7 @@ def main() -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_DATA, memory_bytes + 3 * 1024**3),  # libraries, and threads with their arenas
-        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_NOFILE, 256),
     ):
         resource.setrlimit(what, (most, most))
     os.environ.clear()
@@ -44,7 +48,7 @@ def main() -> None:
 
 def _answer(question: dict[str, Any], memory_bytes: int) -> tuple[dict[str, Any], bytes]:
     try:
-        tables = {name: _mapped(paths) for name, paths in question["tables"].items()}
+        tables = _tables(question["studies"])
         answer = sql(
             tables, question["text"], question["timeout_s"], f"{memory_bytes // 1024**2}MiB", question["most_rows"]
         )
@@ -60,7 +64,21 @@ def _answer(question: dict[str, Any], memory_bytes: int) -> tuple[dict[str, Any]
     return {}, sink.getvalue().to_pybytes()
 
 
-def _mapped(paths: list[str]) -> pa.Table:
+def _tables(studies: list[dict[str, list[str]]]) -> dict[str, Any]:
+    """Return what DuckDB reads by name; rows that two studies share are there once."""
+    views = [{name: _view(name, paths) for name, paths in study.items()} for study in studies]
+    if len(views) == 1:
+        return views[0]
+    estimates = [view.pop("estimates") for view in views if "estimates" in view]
+    return together(views) | ({"estimates": estimates} if estimates else {})
+
+
+def _view(name: str, paths: list[str]) -> Any:
+    """Return tables in Arrow files, mapped; in Parquet files, read as far as the query asks for them."""
+    if not paths:
+        return TABLES[name].empty_table()
+    if paths[0].endswith(".parquet"):
+        return dataset([Path(path) for path in paths], TABLES[name])
     return pa.concat_tables([pa.ipc.open_file(pa.memory_map(path)).read_all() for path in paths])
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,3 +122,17 @@ class Visitor:
 @pytest.fixture
 def reader(dashboard: Dashboard) -> Visitor:
     return Visitor(dashboard)
+
+
+@pytest.fixture(scope="session")
+def two_studies(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """Return a visitor of a store with a second study that shares all runs of the first and has two more."""
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(store.root, folder / "store")
+    larger = STUDY.replace("study: tiny", "study: larger").replace("count: 3", "count: 4")
+    both = train(folder / "store", larger + "success: {metric: heldout.accuracy, threshold: 0.5, sustained: 2}\n")
+    made = Dashboard(both, Settings(limits=Limits(seconds=10.0)), load_tokens(folder / "tokens.json"))
+    made.view.feed.look()
+    yield Visitor(made)
+    made.view.feed.stop()
+    made.view.sandbox.close()

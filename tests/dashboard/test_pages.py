@@ -22,6 +22,7 @@ from jobs.errors import NotFound, QueryError
 from jobs.layout import PackKeys
 from jobs.records import TABLES, Status
 from jobs.store import LocalStore, open_store
+from orchestrator.collected import Collected
 from orchestrator.dashboard.alerts import Alarm, Pace, alerts_of
 from orchestrator.dashboard.answers import csv_of
 from orchestrator.dashboard.charts import reduce_to_pixels
@@ -79,6 +80,23 @@ def test_a_chart_is_the_answer_of_the_sql_that_it_shows(reader: Visitor, store: 
     parquet = pa.parquet.read_table(pa.BufferReader(reader.get(f"/study/tiny/{chart}.parquet").body))
     assert parquet.to_pylist() == by_sql.to_pylist()
     assert reader.get(question["href"].replace("/sql?", "/sql.json?")).json["answer"]["data"] == drawn["data"]
+
+
+def test_no_page_holds_all_rows_in_memory(reader: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def whole(_: Collected) -> pa.Table:
+        raise AssertionError("the table metrics was loaded as a whole")
+
+    monkeypatch.setattr(Collected, "_whole", whole)
+    reader.dashboard.view.feed._seen.clear()
+    reader.dashboard.view.feed.look()
+    run_id = reader.get("/rows.json").json["data"][0][0]
+    others = (
+        "/study/tiny/lines.bin?condition=model.width=4&metric=heldout.loss",
+        "/sql?q=SELECT+count(*)+FROM+metrics",
+    )
+    for path in ("/home", "/study/tiny", "/runs?group=status", f"/run/{run_id}", "/cluster", "/compare", *others):
+        assert reader.get(path).status == 200, path
+    assert reader.get("/sql.json?q=SELECT+count(*)+FROM+metrics").json["answer"]["rows"] == 1
 
 
 def test_a_delta_is_the_tail_of_the_whole(reader: Visitor) -> None:

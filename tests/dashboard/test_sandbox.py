@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -140,6 +141,28 @@ def test_the_page_answers_and_files_are_the_same_numbers(reader: Visitor) -> Non
     assert reader.get(f"/answer.json?q={text}").json["data"] == page["answer"]["data"]
     parquet = pa.parquet.read_table(pa.BufferReader(reader.get(f"/answer.parquet?q={text}").body))
     assert parquet["n"].to_pylist() == [3, 3]
+
+
+def test_sql_is_over_all_studies_and_each_shared_run_counts_once(two_studies: Visitor) -> None:
+    def ask(text: str, study: str = "") -> list[list[object]]:
+        page = two_studies.get(f"/sql.json?study={study}&q={quote(text)}").json
+        assert page["error"] == ""
+        return list(page["answer"]["data"])
+
+    library = two_studies.dashboard.view.feed.library
+    assert ask("SELECT study, count(*) AS n FROM runs GROUP BY ALL ORDER BY ALL") == [["larger", "tiny"], [8, 6]]
+    count = "SELECT count(*) AS n FROM metrics"
+    assert ask(count) == [[library.sql(count)["n"][0].as_py()]] == ask(count, "larger")
+    assert ask(count, "tiny")[0][0] < ask(count, "larger")[0][0]
+    rolled = "SELECT count(*) AS n, sum(n) AS of FROM rollups"
+    assert ask(rolled) == [[v] for v in library.sql(rolled).to_pylist()[0].values()], "a sum is a number"
+
+
+def test_estimates_are_those_of_the_command_line(two_studies: Visitor) -> None:
+    library = two_studies.dashboard.view.feed.library
+    for text in ("SELECT * FROM estimates ORDER BY ALL", "SELECT study, name, value FROM ESTIMATES ORDER BY ALL"):
+        page = two_studies.get(f"/answer.parquet?q={quote(text)}")
+        assert pa.parquet.read_table(pa.BufferReader(page.body)).to_pylist() == library.sql(text).to_pylist() != []
 
 
 def test_half_an_answer_is_no_file(reader: Visitor) -> None:

@@ -25,8 +25,9 @@ def run(view: View, params: Params) -> Body:
     shelf = _shelf_of(view, run_id, params.get("study", ""))
     name = shelf.declared.name
     row = runs_with_factors(_of(shelf.tables["runs"], run_id)).to_pylist()[0]
-    attempts = _attempts(shelf, run_id, row)
     question = questions.curves_of_run(name, run_id)
+    measured = view.feed.ask(name, question.sql)
+    attempts = _attempts(shelf, run_id, row, measured)
     return {
         "title": f"Run {run_id}",
         "study": name,
@@ -41,7 +42,7 @@ def run(view: View, params: Params) -> Body:
         "twins": _twins(view, name, row),
         "log": log_tail(view, attempts[-1]["pack_id"]) if attempts else None,
         "question": question.links(name),
-        "curves": columns_of(view.feed.ask(name, question.sql)),
+        "curves": columns_of(measured),
     }
 
 
@@ -61,9 +62,9 @@ def _factors(shelf: Shelf, condition_id: str) -> dict[str, Any]:
     return next(c.factors for c in shelf.declared.conditions if c.id == condition_id)
 
 
-def _attempts(shelf: Shelf, run_id: str, row: dict[str, Any]) -> list[Body]:
+def _attempts(shelf: Shelf, run_id: str, row: dict[str, Any], measured: pa.Table) -> list[Body]:
     """Return the attempts, oldest first, each with the last step at which a row of it stands."""
-    rows = _of(shelf.tables["metrics"], run_id).group_by("attempt").aggregate([("step", "max")]).to_pylist()
+    rows = measured.group_by("attempt").aggregate([("step", "max")]).to_pylist()
     last = {r["attempt"]: r["step_max"] for r in rows}
     found = rows_of(_of(shelf.tables["attempts"], run_id))
     for index, attempt in enumerate(found):

@@ -32,7 +32,7 @@ function saved() {
 
 function answer(table) {
   const read = (row, name) => table.data[table.columns.indexOf(name)][row];
-  const virtual = new VirtualTable(document.getElementById("answer"), { link: (row, name) => (name === "run_id" ? `/run/${encodeURIComponent(read(row, name))}?study=${encodeURIComponent(page.study)}` : null) });
+  const virtual = new VirtualTable(document.getElementById("answer"), { link: (row, name) => (name === "run_id" ? `/run/${encodeURIComponent(read(row, name))}${page.study ? `?study=${encodeURIComponent(page.study)}` : ""}` : null) });
   virtual.show(table.columns, Array.from({ length: table.rows }, (_, i) => i), read);
   const numeric = table.columns.filter((_, i) => table.data[i].some((v) => typeof v === "number") && table.data[i].every((v) => v === null || typeof v === "number"));
   const found = figure("drawn");
