@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from jobs.errors import AlreadyExists, SeedbedError
+from jobs.errors import AlreadyExists, Corrupt, NotFound, SeedbedError
 from jobs.layout import beat_key, parse_beat_key
-from jobs.store import Store, put_record
+from jobs.store import Store, get_record, put_record
 
 BEAT_S = 5.0
 PACK_SILENT_S = 30.0  # after which a pack is replaced
+LATE_S = 2 * BEAT_S  # after which its last beat is read: it may say why
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]  # seconds that only go forward
@@ -53,6 +54,14 @@ def newest_beats(store: Store) -> dict[str, int]:
         if parsed:
             found[parsed[0]] = max(found.get(parsed[0], 0), parsed[1])
     return found
+
+
+def stalled(store: Store, pack_id: str, number: int) -> str:
+    """Return what a beat says that its pack has not ended in a plausible time; empty where it says nothing."""
+    try:
+        return str(get_record(store, beat_key(pack_id, number)).get("stalled", ""))
+    except (NotFound, Corrupt):  # there is a later one by now, or none: silence tells the rest
+        return ""
 
 
 @dataclass(slots=True)

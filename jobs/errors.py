@@ -20,7 +20,8 @@
     ├── OutOfMemory           a pack does not fit into the memory of its device
     ├── ClusterError          the cluster cannot be reached or refuses the work
     │   ├── NodeLost          the machine under a pack is gone
-    │   └── PackSilent        a pack has stopped beating
+    │   ├── PackSilent        a pack has stopped beating
+    │   └── PackStalled       a pack beats, and its loop stands still
     ├── QueryError            SQL, or a question, that cannot be answered
     └── StudyInterrupted      stopped before the end: the same command goes on
 
@@ -195,6 +196,10 @@ class NodeLost(ClusterError):
 
 class PackSilent(ClusterError):
     """A pack has not beaten for so long that it counts as gone: a hang, a cut network, a stopped process."""
+
+
+class PackStalled(ClusterError):
+    """A pack beats, but what its loop does has not ended for implausibly long: a deadlock, perhaps its own."""
 
 
 class OutOfMemory(SeedbedError):

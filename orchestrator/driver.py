@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from jobs.beats import PACK_SILENT_S, Clock, Silences, newest_beats
+from jobs.beats import LATE_S, PACK_SILENT_S, Clock, Silences, newest_beats, stalled
 from jobs.errors import (
     AlreadyExists,
     ClusterError,
@@ -22,6 +22,7 @@ from jobs.errors import (
     NodeLost,
     NotFound,
     PackSilent,
+    PackStalled,
     StoreError,
     StudyInterrupted,
     Superseded,
@@ -250,6 +251,9 @@ class Driver:
         live = [it.pack_id for it in self.state.live_packs() if it.pack_id]
         for pack_id, silent_s in self._silences.look(beats, live).items():
             has_beaten = self._silences.number(pack_id) > 0
+            if has_beaten and silent_s > LATE_S and (why := stalled(self.store, pack_id, beats.get(pack_id, 0))):
+                self._news.append(PackLost(pack_id, PackStalled(f"pack {pack_id} stands still: {why}")))
+                continue
             # A pack of an earlier head is in no cluster's news: that its beat is gone is how it tells its end.
             left = pack_id not in self._own and pack_id not in beats
             if left or silent_s > (PACK_SILENT_S if has_beaten else START_S):

@@ -1,6 +1,6 @@
 """Drive a study from here: take its lease, prepare, and let the driver turn until all is done.
 
-The loop waits, hears Ctrl-C, and shows; what is done in a turn is in `driver.py`.
+The loop waits, hears Ctrl-C and what Slurm sends, and shows; what is done in a turn is in `driver.py`.
 """
 
 import signal
@@ -65,9 +65,9 @@ def drive_under(
 
     The seeds of all runs are proven first. With `strict`, a checkpoint of another environment is refused.
     `on_change` is called in every turn, at least every POLL_S while packs train. Raises StudyInterrupted after
-    Ctrl-C or `stop_requested`, when all packs have saved a checkpoint; LeaseLost where another driver has taken the
-    study; SeedError where the seeds do not do what the design says; EnvironmentChanged; StoreError and its kin where
-    the store fails; SpecMismatch where a stored run is not what its id says.
+    Ctrl-C, SIGTERM, SIGUSR2 or `stop_requested`, when all packs have saved a checkpoint; LeaseLost where another
+    driver has taken the study; SeedError where the seeds do not do what the design says; EnvironmentChanged;
+    StoreError and its kin where the store fails; SpecMismatch where a stored run is not what its id says.
     """
     prepared = prepare(study, store, cluster, calibrate=calibrate)
     driver = Driver(study, store, cluster, lease, clock, prepared, strict)
@@ -89,18 +89,21 @@ def drive_under(
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or SIGTERM sets; a second one raises KeyboardInterrupt as usual."""
+    """Yield an event that Ctrl-C, SIGTERM or SIGUSR2 sets; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
+
+    SIGUSR2 is what Slurm sends ahead of an end, to every process and perhaps twice.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def hear(number: int, frame: object) -> None:  # noqa: ARG001
-        if stop.is_set():
+        if stop.is_set() and number != signal.SIGUSR2:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     try:
         yield stop
     finally:

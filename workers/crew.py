@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from jobs.claims import Attempt
 from jobs.pack import PackOutcome, RunOutcome, Saves
 from jobs.records import Status
+from workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,13 @@ class Member:
 
 @dataclass(slots=True)
 class Crew:
-    """The runs of a pack, by slot, the step that they have reached together, and what saving them took."""
+    """The runs of a pack, by slot, the step that they have reached together, what they do now, and what saving took."""
 
     pack_id: str
     members: list[Member] = field(default_factory=list)
     step: int = 0
     saves: Saves = field(default_factory=Saves)
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def alive(self) -> list[Member]:

@@ -33,6 +33,7 @@ from workers.determinism import Environment, fingerprint, make_deterministic
 from workers.engines.packed import PackedEngine
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
+from workers.progress import Progress, Signs
 from workers.replay import engine_of, first_state
 from workers.saver import Saver
 from workers.seed_proof import prove, weights_digest
@@ -77,10 +78,11 @@ def run_pack(
 
 @contextmanager
 def _beating(store: Store, crew: Crew) -> Iterator[None]:
-    """Give signs of life from a thread of its own, with the step that the crew has reached."""
+    """Give signs of life from a thread of its own, with the step that the crew has reached, while it moves."""
     pulse = Pulse(store, crew.pack_id)
+    signs = Signs(pulse, crew.progress)
     try:
-        with Heart(lambda: pulse.beat({"step": crew.step})):
+        with Heart(lambda: signs.beat(crew.step)):
             yield
     finally:
         with suppress(StoreError):
@@ -98,6 +100,7 @@ def _train(
     keys, condition = PackKeys(request.pack_id), request.condition
     task = load_task(store, condition.task)
     before = {run.run_id: attempts_of(store, run.run_id) for run in request.runs}
+    crew.progress.trust(1 + max(len(of_run) for of_run in before.values()))
     saved, state = _restore(store, before)
     if request.strict:
         _refuse_change(store, saved, environment)
@@ -109,7 +112,7 @@ def _train(
         engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
         parents = {part.slice.run_id: _lineage(part) for part in saved}
     else:
-        parents = _begin(store, request, task, engine, streams)
+        parents = _begin(store, request, task, engine, streams, crew.progress)
         _check_proof(request, task, engine)
     check_still_wanted(store, request)
     _claim_runs(store, request, crew, before, saved)
@@ -143,14 +146,14 @@ def _plan(request: PackRequest) -> Plan:
 
 
 def _begin(
-    store: Store, request: PackRequest, task: Task, engine: PackedEngine, streams: list[Streams]
+    store: Store, request: PackRequest, task: Task, engine: PackedEngine, streams: list[Streams], progress: Progress
 ) -> dict[str, tuple[Link, ...]]:
     """Bring the engine to where the runs begin, if that is not their initial weights; returns their parents."""
     parents: dict[str, tuple[Link, ...]] = {}
     rows = []
     for run, stream in zip(request.runs, streams, strict=True):
         if run.origin:
-            row, link = first_state(store, run.origin, request.condition, task, stream)
+            row, link = first_state(store, run.origin, request.condition, task, stream, progress)
             rows.append(row)
             parents[run.run_id] = (link,)
     if rows:

@@ -28,6 +28,7 @@ from workers.determinism import make_deterministic
 from workers.engines import Engine
 from workers.engines.packed import PackedEngine
 from workers.probes import Probes, Tally
+from workers.progress import Progress
 from workers.stored import StoredRun, load_task, stored_run
 from workers.train import Plan, Start, train
 
@@ -87,15 +88,18 @@ class _Memory:
         """Have nothing left."""
 
 
-def replay(store: Store, run_id: str, step: int, start: int | None = None) -> Replayed:
+def replay(
+    store: Store, run_id: str, step: int, start: int | None = None, progress: Progress | None = None
+) -> Replayed:
     """Return the run's state at `step`, trained from the newest checkpoint at or before `step` (and `start`).
 
-    `start=-1` trains from the seeds alone. A step before a fork is the parent's. Raises NotFound for a run or a step
-    that there is not, Corrupt where no checkpoint can be read, SpecMismatch where the run is not what its id says.
+    `start=-1` trains from the seeds alone. A step before a fork is the parent's. `progress` is told of each step,
+    if somebody asks it. Raises NotFound for a run or a step that there is not, Corrupt where no checkpoint can be read,
+    SpecMismatch where the run is not what its id says.
     """
     run = stored_run(store, run_id)
     if run.origin and 0 <= step < run.origin.step:
-        return replay(store, run.origin.run_id, step, start)
+        return replay(store, run.origin.run_id, step, start, progress)
     last = run.condition.training.steps
     if not 0 <= step <= last:
         raise NotFound(f"{run_id}@{step}", f"is no step of this run: it has 0 to {last}")
@@ -109,14 +113,16 @@ def replay(store: Store, run_id: str, step: int, start: int | None = None) -> Re
         tally.load(state)
         engine.load(state)
     elif run.origin:
-        engine.load(first_state(store, run.origin, run.condition, task, Streams(run.seeds))[0])
+        engine.load(first_state(store, run.origin, run.condition, task, Streams(run.seeds), progress)[0])
     began = found[0].step if found else FRESH
-    rows = _train_to(step, run, task, engine, tally, began) if began < step else []
+    rows = _train_to(step, run, task, engine, tally, began, progress or Progress()) if began < step else []
     return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows))
 
 
-def _train_to(step: int, run: StoredRun, task: Task, engine: Engine, tally: Tally, began: int) -> list[dict[str, Any]]:
-    crew = Crew("replay", [Member(0, run.attempts[-1], step=max(began, 0))])
+def _train_to(
+    step: int, run: StoredRun, task: Task, engine: Engine, tally: Tally, began: int, progress: Progress
+) -> list[dict[str, Any]]:
+    crew = Crew("replay", [Member(0, run.attempts[-1], step=max(began, 0))], progress=progress)
     streams, rows = [Streams(run.seeds)], _Rows()
     steps = run.condition.training.steps
     plan = Plan(step, frozenset(steps_of(run.condition.probes, steps)), frozenset(), rolling_every=steps + 1)
@@ -146,14 +152,19 @@ def engine_of(condition: Condition, task: Task, streams: list[Streams], device: 
 
 
 def first_state(
-    store: Store, origin: Origin, condition: Condition, task: Task, streams: Streams
+    store: Store,
+    origin: Origin,
+    condition: Condition,
+    task: Task,
+    streams: Streams,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, torch.Tensor], Link]:
     """Return the state [1, …] in which a fork begins, without tally, and the parent's checkpoint it stems from.
 
     Where the parent has no checkpoint at that step it is trained to it, in memory. Raises NotFound where the parent
     was never started, or has parameters of other names or shapes.
     """
-    parent = replay(store, origin.run_id, origin.step)
+    parent = replay(store, origin.run_id, origin.step, progress=progress)
     fresh = engine_of(condition, task, [streams]).state()
     state = {name: tensor for name, tensor in parent.state.items() if name in fresh}
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in fresh.items()}:

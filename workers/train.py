@@ -75,14 +75,19 @@ def train(
     """
     crew = batches.crew
     step = start.step
+    doing = crew.progress.begin
     if start.is_first:
+        doing("a probe")
         probes.measure(step, engine, tally)
+        doing("a checkpoint")
         saver.save(step, "milestone", engine, tally)
     while step < plan.steps:
         if stop.is_set():
+            doing("a checkpoint")
             saver.save(step, "rolling", engine, tally)
             saver.wait()
             raise StudyInterrupted(f"stopped at step {step}; a checkpoint is in the store")
+        doing("a step")
         inputs, targets = batches.at(step)
         if not crew.alive:
             break
@@ -92,11 +97,14 @@ def train(
         _let_diverged_leave(crew, engine, step)
         tally.add(engine)
         if step in plan.probes:
+            doing("a probe")
             probes.measure(step, engine, tally)
             saver.flush_if_due()
         kind = plan.kind(step)
         if kind and crew.alive:
+            doing("a checkpoint")
             saver.save(step, kind, engine, tally)
+    doing("the last checkpoint")
     saver.finish()
     crew.finish(step)
 

@@ -1,16 +1,16 @@
 """Packs in this process, one after another: for small studies, notebooks, debuggers and tests.
 
 A pack trains in one thread beside the caller's, so that progress is shown and Ctrl-C heard while it does. It
-takes all threads of the machine. A pack that brings the process down brings the head down, too: where that
-matters there is `ray`.
+takes all threads of the machine. A pack that stands still is left behind in its thread, which ends with the process;
+one that brings the process down brings the head down, too: where that matters there is `ray`.
 """
 
 import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from jobs.memory import memory_bytes
 from jobs.pack import PackOutcome, PackRun, SeedProof
@@ -61,6 +61,51 @@ def prove_here(store_url: str, condition: Condition, runs: Sequence[PackRun]) ->
     return prove(condition, load_task(open_store(store_url), condition.task), runs)
 
 
+class _Line:
+    """A thread that carries out one thing after another. A daemon: one that stands still keeps no process alive."""
+
+    def __init__(self, jobs: "queue.SimpleQueue[Callable[[], None]] | None" = None) -> None:
+        self._jobs = jobs or queue.SimpleQueue()
+        self._ends = False
+        self._thread = threading.Thread(target=self._run, name="pack", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ends:
+            self._jobs.get()()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Let the job be done when those before it have ended."""
+        self._jobs.put(job)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what the function returns, or raise what it raises, in its turn."""
+        done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self.submit(lambda: done.put(_tried(function, *arguments)))
+        result, error = done.get()
+        if error is not None:
+            raise error
+        return result
+
+    def left_behind(self) -> "_Line":
+        """Return another thread that goes on with what waits; this one ends with what it does now."""
+        self._ends = True
+        return _Line(self._jobs)
+
+    def close(self) -> None:
+        """Begin nothing more, and wait for what is under way."""
+        self._ends = True
+        self._jobs.put(lambda: None)
+        self._thread.join()
+
+
+def _tried(function: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return function(*arguments), None
+    except BaseException as error:  # the border of a pack: what it died of is news, and not this thread's end
+        return None, error
+
+
 class InlineCluster:
     """This process as a cluster.
 
@@ -71,8 +116,9 @@ class InlineCluster:
     def __init__(self, cpus: int = 0, work: Work = _run_pack) -> None:
         self._cpus = cpus or available_cpus()
         self._work = work
-        self._executor = ThreadPoolExecutor(1, "pack")
+        self._line = _Line()
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._under_way = ""
         self._stops: dict[str, threading.Event] = {}
         self._killed: set[str] = set()
 
@@ -91,24 +137,24 @@ class InlineCluster:
         needs: Needs = ANYWHERE,
     ) -> list[Timing]:
         """Measure here, in the thread that packs train in."""
-        return self._executor.submit(measure_here, store_url, condition, most_runs, threads, seconds, needs).result()
+        return list(self._line.call(measure_here, store_url, condition, most_runs, threads, seconds, needs))
 
     def prove(self, store_url: str, condition: Condition, runs: Sequence[PackRun]) -> SeedProof:
         """Draw here, in the thread that packs train in."""
-        return self._executor.submit(prove_here, store_url, condition, runs).result()
+        found: SeedProof = self._line.call(prove_here, store_url, condition, runs)
+        return found
 
     def launch(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:  # noqa: ARG002
         """Put the pack in the queue; its threads are named in its request."""
         stop = self._stops[pack_id] = threading.Event()
-        self._executor.submit(self._carry_out, store_url, pack_id, stop)
+        self._line.submit(lambda: self._carry_out(store_url, pack_id, stop))
 
     def _carry_out(self, store_url: str, pack_id: str, stop: threading.Event) -> None:
-        news: News
-        try:
-            news = PackEnded(pack_id, self._work(store_url, pack_id, stop))
-        except BaseException as error:  # the border of a pack: what it died of is news, and not this thread's end
-            news = PackLost(pack_id, error)
-        self._news.put(news)
+        if pack_id in self._killed:
+            return
+        self._under_way = pack_id
+        outcome, error = _tried(self._work, store_url, pack_id, stop)
+        self._news.put(PackEnded(pack_id, outcome) if error is None else PackLost(pack_id, error))
 
     def poll(self, timeout_s: float) -> list[News]:
         """Return the news, waiting for the first."""
@@ -129,13 +175,17 @@ class InlineCluster:
             self._stops[pack_id].set()
 
     def kill(self, pack_id: str) -> None:
-        """Let the pack end after its current step: a thread cannot be killed. Its news are dropped."""
-        if pack_id in self._stops:
-            self._killed.add(pack_id)
-            self._stops[pack_id].set()
+        """Let the pack end after its current step: a thread cannot be killed. The next pack does not wait for it."""
+        stop = self._stops.pop(pack_id, None)
+        if stop is None:
+            return
+        self._killed.add(pack_id)
+        stop.set()
+        if self._under_way == pack_id:
+            self._line = self._line.left_behind()
 
     def close(self) -> None:
         """Stop every pack and wait for the current step's end."""
         for stop in self._stops.values():
             stop.set()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._line.close()

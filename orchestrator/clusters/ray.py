@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.errors import ClusterError, SeedbedError
+from jobs.errors import ClusterError, NodeLost, SeedbedError
+from jobs.layout import PackKeys
 from jobs.pack import PackRun, SeedProof, get_outcome
 from jobs.spec import Condition
 from jobs.store import open_store
@@ -126,8 +127,14 @@ class RayCluster:
             error = self._ray.get(live.result)
         except self._ray.exceptions.RayError as lost:
             self._pool.drop(live.actor)
+            store = open_store(live.store_url)
+            if not store.exists(PackKeys(pack_id).claim):
+                return PackLost(pack_id, NodeLost(f"the process ended before the pack began: {_first_line(lost)}"))
             return PackLost(pack_id, loss(self._ray, lost))
-        self._pool.give(live.actor)
+        if isinstance(error, NodeLost):
+            self._pool.drop(live.actor)
+        else:
+            self._pool.give(live.actor)
         if error is not None:
             return PackLost(pack_id, error)
         return PackEnded(pack_id, get_outcome(open_store(live.store_url), pack_id))

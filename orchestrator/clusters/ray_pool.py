@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobs.errors import ClusterError, NodeLost, OutOfMemory, SeedbedError
+from jobs.errors import ClusterError, NodeLost, OutOfMemory, SeedbedError, StudyInterrupted
 from jobs.pack import PackRun, SeedProof
 from jobs.spec import Condition
 from orchestrator.clusters.inline import measure_here, prove_here
+from orchestrator.clusters.ray_notice import end_soon, hear
 from orchestrator.machine import ANYWHERE, Needs, Shape
 from orchestrator.packing import Timing
 
@@ -23,18 +24,37 @@ class PackActor:
 
     def __init__(self) -> None:
         self._stops: dict[str, threading.Event] = {}
+        self._leaves_for = ""
+        hear(self.leave)
 
     def run(self, store_url: str, pack_id: str) -> SeedbedError | None:
-        """Carry a pack out; returns the error that ended it early, if it was one that Seedbed raises."""
+        """Carry a pack out; returns the error that ended it early, if it was one that Seedbed raises.
+
+        NodeLost where the process was told to leave: it takes no other pack.
+        """
         from workers.pack import run_pack
 
+        stop = self._stops.setdefault(pack_id, threading.Event())
+        if self._leaves_for:
+            stop.set()
         try:
-            run_pack(store_url, pack_id, self._stops.setdefault(pack_id, threading.Event()))
+            run_pack(store_url, pack_id, stop)
+        except StudyInterrupted as error:
+            return NodeLost(f"told to leave ({self._leaves_for}): {error}") if self._leaves_for else error
         except SeedbedError as error:
             return error
         finally:
             self._stops.pop(pack_id, None)
+            if self._leaves_for:
+                end_soon()
         return None
+
+    def leave(self, why: str) -> bool:
+        """Let the pack save a checkpoint and end, and take no other; returns whether there is one."""
+        self._leaves_for = self._leaves_for or why
+        for stop in tuple(self._stops.values()):
+            stop.set()
+        return bool(self._stops)
 
     def stop(self, pack_id: str) -> None:
         """Let a pack save a checkpoint and end; it may not have begun."""

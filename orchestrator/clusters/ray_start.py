@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jobs.errors import ClusterError
+from orchestrator.clusters.ray_notice import draining, signals_ignored_by_children
 from orchestrator.machine import Node
 
 OLDEST = (2, 54)
@@ -26,7 +27,8 @@ def start_ray(cpus: int) -> Any:
     check_mode(insecure=False)
     # Given in the environment, the token is written to no file; Ray's own would be readable by everyone.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    return _initialised({"address": "local", "num_cpus": cpus, "include_dashboard": False})
+    with signals_ignored_by_children():
+        return _initialised({"address": "local", "num_cpus": cpus, "include_dashboard": False})
 
 
 def attach_ray(address: str, *, insecure: bool) -> Any:
@@ -95,12 +97,13 @@ def lets_everyone_in(dashboard: str) -> bool:
 
 
 def read_nodes(ray: Any) -> tuple[Node, ...]:
-    """Return the living nodes that have CPUs, those with most first; raises ClusterError where Ray does not tell.
+    """Return the living nodes that have CPUs and stay, those with most first; raises ClusterError.
 
-    How much memory a GPU has, Ray does not say.
+    A node that is drained takes no pack. How much memory a GPU has, Ray does not say.
     """
     try:
-        told = [node for node in ray.nodes() if node["Alive"]]
+        leaving = draining(ray)
+        told = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     except (ray.exceptions.RayError, RuntimeError, ConnectionError) as error:
         raise ClusterError(f"Ray does not tell its nodes: {str(error).strip().partition(chr(10))[0]}") from error
     nodes = []

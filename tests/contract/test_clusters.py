@@ -12,7 +12,7 @@ from jobs.errors import ClusterError, StudyInterrupted
 from jobs.layout import PackKeys
 from jobs.pack import PackRequest, PackRun, SeedsSpec, put_request
 from jobs.records import Status
-from jobs.store import LocalStore, get_record, open_store
+from jobs.store import LocalStore, committed, get_record, open_store
 from jobs.study import Study
 from jobs.study_file import parse_study
 from orchestrator.clusters import Cluster, News
@@ -109,6 +109,33 @@ def test_a_stopped_pack_saves_and_is_lost_by_interruption(cluster: Cluster, stor
     assert isinstance(news[0].error, StudyInterrupted)
     if not isinstance(cluster, FakeCluster):
         assert len(store.keys(PackKeys(pack_id).checkpoints)) == 4, "step 0, and where it stopped"
+
+
+def test_a_killed_pack_makes_no_news_and_the_next_one_trains(cluster: Cluster, store: LocalStore) -> None:
+    endless = request_pack(store, study(training="{steps: 1000000, batch_size: 8}"), rolling_every=10**6)
+    cluster.launch(store.url, endless, 1)
+    if not isinstance(cluster, FakeCluster):
+        wait_for(cluster, lambda _: bool(committed(store, PackKeys(endless).checkpoints)))
+    cluster.kill(endless)
+    cluster.kill(endless)
+    cluster.kill("no such pack")
+    following = request_pack(store, study(), "pack.0002")
+    cluster.launch(store.url, following, 1)
+    news = wait_for(cluster, bool)
+    assert [(type(item), item.pack_id) for item in news] == [(PackEnded, following)]
+    assert cluster.poll(0.05) == []
+
+
+def test_a_process_takes_one_pack_after_another(cluster: Cluster, store: LocalStore) -> None:
+    if isinstance(cluster, FakeCluster):
+        pytest.skip("the fake has no process")
+    processes = set()
+    for number in range(3):
+        pack_id = request_pack(store, study(), f"pack.{number:04d}")
+        cluster.launch(store.url, pack_id, 1)
+        assert isinstance(wait_for(cluster, bool)[0], PackEnded)
+        processes.add(get_record(store, PackKeys(pack_id).claim)["pid"])
+    assert len(processes) == 1
 
 
 def test_timings_are_positive_and_for_every_number_of_threads(cluster: Cluster, store: LocalStore) -> None:

@@ -106,14 +106,15 @@ def test_on_change_sees_every_state_up_to_the_end(store: LocalStore, study: Make
     assert seen[-1].finished
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(store: LocalStore, study: MakeStudy) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_saves_and_the_same_command_goes_on(store: LocalStore, study: MakeStudy, sent: signal.Signals) -> None:
     long = study(training="{steps: 3000, batch_size: 8}", execution="{pack_width: 6, retries: 0}")
     cluster = InlineCluster(cpus=1)
-    sent = []
+    told: list[None] = []
 
     def interrupt(state: State) -> None:
-        if not sent and any(key.endswith(".safetensors") for key in store.keys("packs/")):
-            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        if not told and any(key.endswith(".safetensors") for key in store.keys("packs/")):
+            told.append(os.kill(os.getpid(), sent))
 
     with pytest.raises(StudyInterrupted, match="the same command goes on"):
         drive(long, store, cluster, interrupt, calibrate=False)

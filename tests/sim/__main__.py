@@ -12,7 +12,7 @@ from tests.sim.world import World
 
 def histories(seeds: range) -> tuple[int, Counter[str], list[str]]:
     """Run these seeds; returns how many events there were, which faults, and what failed."""
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     events, injected, failures = 0, Counter[str](), []
     for seed in seeds:
         world = World(seed)

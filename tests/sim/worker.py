@@ -7,7 +7,7 @@ minute and go on. What it yields is how long the next thing takes, in seconds.
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
-from jobs.beats import Pulse
+from jobs.beats import Clock, Pulse
 from jobs.claims import FRESH, Attempt, attempts_of, claim, counts
 from jobs.errors import SeedbedError, StudyInterrupted, Superseded
 from jobs.identity import condition_spec, run_spec
@@ -16,6 +16,7 @@ from jobs.lease import check_still_wanted
 from jobs.pack import PackOutcome, RunOutcome, get_request, put_outcome
 from jobs.records import Status
 from jobs.store import Manifest, Store, committed, manifest_key, put_record, read_manifest
+from workers.progress import Progress, Signs
 
 CHECKPOINT_EVERY = 2
 
@@ -34,14 +35,23 @@ class Worker:
     node: int
     diverging: frozenset[str]
     poison: frozenset[str]
+    clock: Clock
     pulse: Pulse = field(init=False)
+    progress: Progress = field(init=False)
+    signs: Signs = field(init=False)
     attempts: list[Attempt] = field(default_factory=list)
     members: tuple[str, ...] = ()
     stop: bool = False
     shards: int = 0
 
     def __post_init__(self) -> None:
-        self.pulse = Pulse(self.store, self.pack_id)
+        self.pulse, self.progress = Pulse(self.store, self.pack_id), Progress(self.clock)
+        self.signs = Signs(self.pulse, self.progress)
+
+    @property
+    def is_training(self) -> bool:
+        """Return whether its loop has begun."""
+        return len(self.attempts) == len(self.members) > 0
 
     def life(self) -> Iterator[float]:
         """Carry the pack out; raises what a real pack raises, and Died where it kills its process."""
@@ -51,7 +61,7 @@ class Worker:
         check_still_wanted(self.store, request)
         yield 0.5
         put_record(self.store, keys.claim, {"environment": {}})
-        self.pulse.beat({})
+        self.signs.beat(0)
         yield 0.3
         before = {run.run_id: attempts_of(self.store, run.run_id) for run in request.runs}
         yield 0.2
@@ -74,6 +84,7 @@ class Worker:
             if self.stop:
                 self._checkpoint(step, runs)
                 raise StudyInterrupted("asked to")
+            self.progress.begin("a step")
             yield 1.0
             step += 1
             for run_id in runs:
@@ -91,6 +102,7 @@ class Worker:
             for a in self.attempts
             if runs[a.run_id] is Status.RUNNING
         ]
+        self.progress.begin("a checkpoint")
         self.shards += 1
         self._put(PackKeys(self.pack_id).shard(self.shards), {"rows": rows})
         yield 0.1

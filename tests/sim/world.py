@@ -62,6 +62,7 @@ FAULTS = (
     "crash",
     "preempt",
     "hang",
+    "stall",
     "out_of_memory",
     "node_cut",
     "node_killed",
@@ -80,7 +81,7 @@ class Failure(AssertionError):
 
 @dataclass
 class Process:
-    """A worker under way: `alive` until its process ends, `busy_until` while it hangs."""
+    """A worker under way: `alive` until its process ends, `busy_until` while it hangs, heart and all."""
 
     worker: Worker
     life: Iterator[float]
@@ -270,7 +271,7 @@ class World:
             return
         node = here[int(self.uniform() * len(here))]
         store = Client(self.store, lambda: self.strikes("store_error", 0.1))
-        worker = Worker(store, pack_id, node, self.diverging, self.poison)
+        worker = Worker(store, pack_id, node, self.diverging, self.poison, lambda: self.now)
         process = Process(worker, worker.life())
         self.processes.append(process)
         teller.running.setdefault(pack_id, process)
@@ -283,7 +284,7 @@ class World:
             return
         if self.now >= process.busy_until and process.worker.pulse.number:
             with contextlib.suppress(SeedbedError):
-                process.worker.pulse.beat({})
+                process.worker.signs.beat(0)
         self.at(BEAT_S, lambda: self.pulse(process))
 
     def step(self, process: Process, teller: "SimCluster") -> None:
@@ -297,6 +298,11 @@ class World:
         if self._may_crash(worker) and self.strikes("crash"):
             self.crashes.update(worker.members)
             self._end(process, teller, Died())
+            return
+        if self._may_crash(worker) and worker.is_training and self.strikes("stall", 0.5):
+            # Its heart beats on, and its loop does nothing ever after.
+            self.crashes.update(worker.members)
+            self.checks.on_crash(worker)
             return
         if self.strikes("preempt", 0.5):
             worker.stop = True
