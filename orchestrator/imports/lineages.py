@@ -22,11 +22,16 @@ Cell = tuple[str, int]  # metric, step
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows of one run that follow one another: cells → value; dropped: rows that stood there twice, word for word."""
+    """Rows of one run that follow one another.
+
+    cells    → value; counts: → k and m, where they were counted
+    dropped  rows that stood there twice, word for word
+    """
 
     name: str
     order: float
     cells: dict[Cell, float]
+    counts: dict[Cell, tuple[int, int]]
     dropped: int
 
     @property
@@ -116,10 +121,11 @@ def _pieces(rows: Measurements, name: str, chosen: NDArray[np.intp]) -> list[Pie
     A log that was appended to goes back in step where a piece begins; a sorted table has its pieces side by side.
     Whichever reading needs fewer pieces is taken.
     """
-    seen: dict[tuple[str, int, float], int] = {}
+    seen: dict[tuple[str, int, float, int, int], int] = {}
     kept = []
     for row in chosen.tolist():
-        exact = (rows.metric[row], int(rows.step[row]), float(rows.value[row]))
+        counted = int(rows.correct[row]), int(rows.total[row])
+        exact = (rows.metric[row], int(rows.step[row]), float(rows.value[row]), *counted)
         if seen.setdefault(exact, row) == row:
             kept.append(row)
     times: dict[Cell, int] = {}
@@ -140,8 +146,13 @@ def _pieces(rows: Measurements, name: str, chosen: NDArray[np.intp]) -> list[Pie
         mine = [row for row, own in zip(kept, numbers, strict=True) if own == number]
         label = name if is_whole else f"{name}#{number + 1}"
         cells = {(rows.metric[row], int(rows.step[row])): float(rows.value[row]) for row in mine}
+        counts = {
+            (rows.metric[row], int(rows.step[row])): (int(rows.correct[row]), int(rows.total[row]))
+            for row in mine
+            if rows.total[row] >= 0
+        }
         order = float(np.nanmin(rows.order[mine]))
-        found.append(Piece(label, order, cells, len(chosen) - len(kept) if number == 0 else 0))
+        found.append(Piece(label, order, cells, counts, len(chosen) - len(kept) if number == 0 else 0))
     return found
 
 

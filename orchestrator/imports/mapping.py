@@ -2,6 +2,7 @@
 
 step: step                      # without it, every run has one measurement, at step 0
 metrics: {train.loss: loss}     # wide: metric → column; or long: `metric: name_column` with `value: value_column`
+                                # k right of m items: {accuracy: {correct: k_column, total: 500}}, or long columns
 factors: {model.size: size}     # factor → column
 seed: seed                      # the seed of everything; or `seeds: {init: …, data: …}`; or `run: name_column`
 fragment: file                  # pieces of one run; without it, pieces are told by steps that repeat
@@ -22,6 +23,9 @@ from jobs.yaml_tree import YamlTree, parse
 Column = Annotated[str, Field(min_length=1)]
 
 
+_SINGLE = ("step", "metric", "value", "correct", "total", "seed", "run", "fragment", "order")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -35,9 +39,17 @@ class SeedColumns(_Strict):
     evaluation: Column | None = None
 
 
+class Counted(_Strict):
+    """Columns of a metric that was counted: how many items were right, and of how many; a total may be a number."""
+
+    correct: Column
+    total: Column | Annotated[int, Field(ge=1)]
+
+
 class Mapping(_Strict):
     """The columns of a table.
 
+    correct, total of a long table, for rows that were counted; their value is then correct / total
     order          a column by which pieces of one run follow each other, such as a time; the last one counts
     tolerance      two pieces that differ by no more, relative to the larger, measured the same
     same_run       the largest median of such differences to what a piece continues; above, it is another run
@@ -48,7 +60,9 @@ class Mapping(_Strict):
     step: Column | None = None
     metric: Column | None = None
     value: Column | None = None
-    metrics: dict[str, Column] = Field(default_factory=dict)
+    correct: Column | None = None
+    total: Column | Annotated[int, Field(ge=1)] | None = None
+    metrics: dict[str, Column | Counted] = Field(default_factory=dict)
     factors: dict[str, Column] = Field(default_factory=dict)
     seed: Column | None = None
     seeds: SeedColumns | None = None
@@ -72,12 +86,16 @@ class Mapping(_Strict):
 
     def columns(self) -> dict[str, str]:
         """Return every column that is read, by the key that names it."""
-        single = {key: getattr(self, key) for key in ("step", "metric", "value", "seed", "run", "fragment", "order")}
-        named = {f"metrics.{name}": column for name, column in self.metrics.items()}
-        named |= {f"factors.{name}": column for name, column in self.factors.items()}
+        single = {key: getattr(self, key) for key in _SINGLE}
+        named: dict[str, str | int | None] = {f"factors.{name}": column for name, column in self.factors.items()}
+        for name, column in self.metrics.items():
+            if isinstance(column, Counted):
+                named |= {f"metrics.{name}.correct": column.correct, f"metrics.{name}.total": column.total}
+            else:
+                named[f"metrics.{name}"] = column
         if self.seeds is not None:
             named |= {f"seeds.{name}": column for name, column in self.seeds.model_dump().items()}
-        return {key: column for key, column in (single | named).items() if column is not None}
+        return {key: column for key, column in (single | named).items() if isinstance(column, str)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +144,12 @@ def parse_mapping(text: str, file: str) -> MappingFile:
 
 def _contradictions(mapping: Mapping) -> list[tuple[str, str]]:
     said = []
-    is_long = mapping.metric is not None or mapping.value is not None
-    if is_long and (mapping.metric is None or mapping.value is None):
+    is_counted = mapping.correct is not None
+    is_long = mapping.metric is not None or mapping.value is not None or is_counted
+    if is_long and (mapping.metric is None or (mapping.value is None and not is_counted)):
         said.append(("metric", "a long table has a column of names (metric) and one of values (value)"))
+    if is_counted != (mapping.total is not None):
+        said.append(("total", "what was counted has both: how many were right (correct), and of how many (total)"))
     if is_long == bool(mapping.metrics):
         said.append(("metrics", "give either metrics (wide), or metric and value (long)"))
     if mapping.seed is not None and mapping.seeds is not None:

@@ -135,13 +135,11 @@ def _run(one: _Found, condition: ImportedCondition) -> ImportedRun:
 
 def _rows(run_id: str, lineage: Lineage) -> pa.Table:
     cells = [
-        (number, step, metric, value)
+        (number, cell[1], cell[0], value, *piece.counts.get(cell, (None, None)))
         for number, piece in enumerate(lineage.pieces, start=1)
-        for (metric, step), value in piece.cells.items()
+        for cell, value in piece.cells.items()
     ]
-    attempt, step, metric, value = zip(*cells, strict=True)
-    nothing = pa.nulls(len(cells), pa.int64())
-    columns = [[run_id] * len(cells), attempt, step, metric, value, nothing, nothing]
+    columns = [[run_id] * len(cells), *zip(*cells, strict=True)]
     return pa.table(dict(zip(METRICS.names, columns, strict=True)), schema=METRICS)
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from jobs.errors import Fault, ImportRefused
 from jobs.faults import near
-from orchestrator.imports.mapping import MappingFile
+from orchestrator.imports.mapping import Counted, MappingFile
 
 KINDS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+_ROUNDING = 0.01  # a share may stand beside its counts with two digits
 _FILE = "\0file"  # a column of our own; no file has one of this name
 
 
@@ -32,6 +33,7 @@ class Measurements:
     piece  [row]: the fragment that the source names; "" where it names none
     order  [row]: what pieces are ordered by; 0 where nothing is
     value  [row]: NaN and infinities as the source has them; empty cells are no rows
+    correct, total  [row]: k of m items where they were counted, and value is k / m; -1 where not
     """
 
     keys: tuple["Key", ...]
@@ -41,6 +43,8 @@ class Measurements:
     step: NDArray[np.int64]
     metric: NDArray[np.object_]
     value: NDArray[np.float64]
+    correct: NDArray[np.int64]
+    total: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,33 +107,53 @@ def measurements(table: pa.Table, source: MappingFile) -> Measurements:
     step = reader.integers("step", mapping.step) if mapping.step else np.zeros(table.num_rows, np.int64)
     order = np.nan_to_num(reader.floats("order", mapping.order)) if mapping.order else np.zeros(table.num_rows)
     piece = reader.texts(mapping.fragment or _FILE)
-    if mapping.metric and mapping.value:
-        parts = [(reader.texts(mapping.metric), reader.floats("value", mapping.value))]
+    if mapping.metric:
+        metrics = [reader.texts(mapping.metric)]
+        parts = [_part(reader, "", mapping.value, (mapping.correct, mapping.total))]
     else:
+        metrics = [np.full(table.num_rows, name, object) for name in mapping.metrics]
         parts = [
-            (np.full(table.num_rows, name, object), reader.floats(f"metrics.{name}", column))
+            _part(reader, f"metrics.{name}", None, (column.correct, column.total))
+            if isinstance(column, Counted)
+            else _part(reader, f"metrics.{name}", column, (None, None))
             for name, column in mapping.metrics.items()
         ]
-    there = np.concatenate(
-        [~reader.is_null(c) for c in ([mapping.value] if mapping.value else mapping.metrics.values())]
-    )
     if reader.faults:
         raise ImportRefused(tuple(reader.faults))
+    value, correct, total, there = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     times = len(parts)
     found = Measurements(
         keys,
-        np.tile(code, times)[there],
-        np.tile(piece, times)[there],
-        np.tile(order, times)[there],
-        np.tile(step, times)[there],
-        np.concatenate([metric for metric, _ in parts])[there],
-        np.concatenate([value for _, value in parts])[there],
+        *(np.tile(column, times)[there] for column in (code, piece, order, step)),
+        *(column[there] for column in (np.concatenate(metrics), value, correct, total)),
     )
     names = sorted(set(found.metric.tolist()))
     if mapping.success.metric not in names:
         said = f"no row measures {mapping.success.metric!r}{near(mapping.success.metric, names)}"
         raise ImportRefused((source.fault("success", said),))
     return found
+
+
+def _part(
+    reader: "_Columns", key: str, column: str | None, counts: tuple[str | None, str | int | None]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return value, correct, total [row], and whether the row measures anything."""
+    rows = reader.table.num_rows
+    at = f"{key}." if key else ""
+    value = reader.floats(key or "value", column) if column else np.full(rows, np.nan)
+    there = ~reader.is_null(column) if column else np.zeros(rows, bool)
+    if counts[0] is None or counts[1] is None:
+        return value, np.full(rows, -1), np.full(rows, -1), there
+    correct = reader.counts(f"{at}correct", counts[0])
+    total = reader.counts(f"{at}total", counts[1]) if isinstance(counts[1], str) else np.full(rows, counts[1])
+    counted = correct >= 0
+    if isinstance(counts[1], str):
+        reader.refuse(f"{at}total", counted != (total >= 0), "only one of correct and total is filled")
+    reader.refuse(f"{at}correct", counted & ((correct > total) | (total < 1)), "correct is not 0 to total of 1 or more")
+    share = correct / np.maximum(total, 1)
+    off = counted & there & ~(np.abs(value - share) <= _ROUNDING)
+    reader.refuse(key or "value", off, "the value is not correct / total")
+    return np.where(counted, share, value), correct, np.where(counted, total, -1), there | counted
 
 
 @dataclass(slots=True)
@@ -152,15 +176,25 @@ class _Columns:
         values = self._cast(key, column, pa.float64())
         return np.full(self.table.num_rows, np.nan) if values is None else np.asarray(values.to_numpy(), float)
 
+    def counts(self, key: str, column: str) -> NDArray[np.int64]:
+        """Return whole numbers, -1 where a cell is empty; a negative one is a fault."""
+        values = self._cast(key, column, pa.int64())
+        if values is None:
+            return np.full(self.table.num_rows, -1)
+        self.refuse(key, pc.fill_null(values, 0).to_numpy() < 0, "a count is negative")
+        return np.asarray(pc.fill_null(values, -1).to_numpy(), np.int64)
+
+    def refuse(self, key: str, wrong: NDArray[np.bool_], says: str) -> None:
+        """Make the first row that is wrong a fault."""
+        if wrong.any():
+            self.faults.append(self.source.fault(key, f"{says} in row {int(np.argmax(wrong)) + 1}"))
+
     def integers(self, key: str, column: str) -> NDArray[np.int64]:
         """Return whole numbers; an empty cell is a fault."""
         values = self._cast(key, column, pa.int64())
         if values is None:
             return np.zeros(self.table.num_rows, np.int64)
-        empty = values.is_null().to_numpy()
-        if empty.any():
-            row = int(np.argmax(empty)) + 1
-            self.faults.append(self.source.fault(key, f"column {column!r} is empty in row {row}"))
+        self.refuse(key, np.asarray(values.is_null().to_numpy(), bool), f"column {column!r} is empty")
         return np.asarray(pc.fill_null(values, 0).to_numpy(), np.int64)
 
     def _cast(self, key: str, column: str, kind: pa.DataType) -> pa.ChunkedArray | None:
