@@ -87,8 +87,26 @@ class Library:
         studies = [self.tables(study) for study in names]  # their files last as long as these do
         views = together([tables.views() for tables in studies])
         if NAMES_ESTIMATES.search(text):
-            views["estimates"] = [standing_of(self.declared(n), t) for n, t in zip(names, studies, strict=True)]
+            views["estimates"] = self._estimates(names, studies, text)
         return sql(views, text)
+
+    def _estimates(self, names: list[str], studies: list[Collected], text: str) -> list[pa.Table]:
+        """Return the standing estimates of the studies, and the answers to questions that a statement names."""
+        from orchestrator.questions.standing import answered, named_in
+
+        asked = [Question(self.declared(name), tables, Options()) for name, tables in zip(names, studies, strict=True)]
+        found = [standing_of(question.declared, question.tables) for question in asked]
+        for name in named_in(text):
+            answers, errors = [], []
+            for question in asked:
+                try:
+                    answers.append(answered(question, name))
+                except QueryError as error:
+                    errors.append(f"{question.declared.name}: {error}")
+            if not answers:
+                raise QueryError(f"the statement asks for '{name}', which has no answer here; {'; '.join(errors)}")
+            found += answers
+        return found
 
     def ask(self, question: str, name: str, options: Options | None = None) -> Any:
         """Return the answer to a question of `orchestrator/questions`; raises QueryError where it has none."""

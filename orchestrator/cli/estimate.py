@@ -40,6 +40,14 @@ def command(
     loss_gap: Annotated[float, typer.Option(help="The same for the final training loss, in nats.")] = 0.1,
     window: Annotated[int, typer.Option(help="Of the break statistic, in steps; 0: a tenth of the training.")] = 0,
     falling: Annotated[bool, typer.Option("--falling", help="The metric breaks through downwards, as a loss.")] = False,
+    tokens: Annotated[str, typer.Option(help="The factor that is D in L(N, D); else the steps of training.")] = "",
+    shared: Annotated[str, typer.Option(help="The seed that a group shares: init, data; else every one.")] = "",
+    tolerance: Annotated[
+        float, typer.Option(help="A run commits to a rule that fails on no more of the items.", show_default=False)
+    ] = nan,
+    unstable: Annotated[
+        float, typer.Option(help="Mean change between probes of an unstable run.", show_default=False)
+    ] = nan,
     seed: Annotated[int, typer.Option(help="Another number draws other resamples.")] = 0,
     list_: Annotated[bool, typer.Option("--list", help="Show the questions and answer none.")] = False,
     as_json: AsJson = False,
@@ -58,10 +66,11 @@ def command(
         _list({name: asked.tells for name, asked in QUESTIONS.items()}, as_json)
         return
     if not question:
-        told = "\n".join(f"  {name:20} {asked.tells}" for name, asked in QUESTIONS.items())
-        raise QueryError(f"say which question. There are:\n{told}")
+        raise QueryError("\n".join(["say which question. There are:", *map(_told, QUESTIONS.values())]))
     places = tuple(condition or ()), scale, threshold, against_threshold, level, tuple(at or ())
-    options = Options(metric, against, *places, gap, loss_gap, window, falling, seed)
+    options = Options(
+        metric, against, *places, gap, loss_gap, window, falling, tokens, shared, tolerance, unstable, seed
+    )
     library = Library(open_store(store))
     name = library.only(study)
     found = library.ask(question, name, options)
@@ -71,6 +80,10 @@ def command(
         return
     console.print(f"{name}: {QUESTIONS[question].tells}", highlight=False, markup=False, style="bold")
     _print(lines(found))
+
+
+def _told(asked: Any) -> str:
+    return f"  {asked.name:20} {asked.tells}"
 
 
 def _print(told: Sequence[Any]) -> None:

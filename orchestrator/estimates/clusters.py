@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import squareform
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -44,6 +44,7 @@ class Clusters:
     method: str = "average linkage, silhouette, permuted pairs"
     level: float = 0.95
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def clusters(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.profile import Top, maximise, profile_interval
 from orchestrator.estimates.weibull import LOG_LOG_2, checked, design, refuse, safe_exp, spread, start_of
 from orchestrator.estimates.weibull_likelihood import BracketLikelihood
@@ -42,6 +42,7 @@ class CureFit:
     level: float
     cohort: Cohort
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def cure_weibull(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +26,7 @@ class DipTest:
     cohort: Cohort
     method: str = "Hartigan's dip, uniform null"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def dip_test(values: Floats, cohort: Cohort, rng: np.random.Generator, draws: int = 999) -> DipTest:

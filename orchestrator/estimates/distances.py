@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, fisher_exact, hypergeom
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 from orchestrator.estimates.outcomes import percentile_ends
 
 Floats = NDArray[np.float64]
@@ -53,6 +53,7 @@ class Distance:
     cohort: Cohort
     method: str = "permutation p; expanded percentiles over resampled runs"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def distances(a: Floats, b: Floats, kind: Kind) -> Floats:

@@ -49,6 +49,10 @@ class ChangeOfMean:
     share: Estimate
     steps: Floats
     cohort: Cohort
+    method: str = "Kitagawa, runs resampled"
+    level: float = 0.95
+    unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def change_of_mean(
     low, high = (-np.inf, np.inf) if tied else bounds
     note = "the mean may not change at all, so shares of its change have no bound" if tied else few
     share = Estimate(float(ratio), float(low), float(high), method, level, outcomes.cohort, note=note)
-    return ChangeOfMean(change, by_weight, share, point[0], outcomes.cohort)
+    return ChangeOfMean(change, by_weight, share, point[0], outcomes.cohort, method, level)
 
 
 def rivals(outcomes: Outcomes, threshold: float, rng: np.random.Generator, simulations: int = 499) -> Rivals:

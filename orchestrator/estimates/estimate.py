@@ -1,11 +1,12 @@
 """What every estimate carries: value, interval, method, and the exact set of runs behind it.
 
 An estimate of one number is an `Estimate`; one of several numbers (a fit, a test, a verdict) is a frozen dataclass
-of its own that holds the `cohort`. `plain` turns either into data that JSON can carry.
+of its own that holds cohort, method, unit and stopping rule, and where it has intervals their level. `plain` turns
+either into data that JSON can carry.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from math import isfinite, isinf
 from typing import Any
@@ -99,6 +100,24 @@ class Estimate:
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain data; numbers stay as they are, `plain` makes them fit for JSON."""
         return asdict(self)
+
+
+def under(found: Any, stopping_rule: str) -> Any:
+    """Return an answer whose runs were given by a rule: it says so wherever it spoke of a fixed number of seeds."""
+    if isinstance(found, Mapping):
+        changed: Any = {key: under(value, stopping_rule) for key, value in found.items()}
+        return changed if any(changed[key] is not found[key] for key in found) else found
+    if isinstance(found, tuple):
+        changed = tuple(under(value, stopping_rule) for value in found)
+        return changed if any(new is not old for new, old in zip(changed, found, strict=True)) else found
+    if not is_dataclass(found) or isinstance(found, type):
+        return found
+    said = {field.name: getattr(found, field.name) for field in fields(found) if field.init}
+    changed = {name: under(value, stopping_rule) for name, value in said.items()}
+    if said.get("stopping_rule") == FIXED:
+        changed["stopping_rule"] = stopping_rule
+    new = {name: value for name, value in changed.items() if value is not said[name]}
+    return replace(found, **new) if new else found
 
 
 def plain(found: Any) -> Any:

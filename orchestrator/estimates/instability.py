@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.success import wilson
 
 Floats = NDArray[np.float64]
@@ -44,6 +44,8 @@ class Instability:
     cohort: Cohort
     method: str = "total variation, student t over runs"
     unit: str = "run"
+    level: float = 0.95
+    stopping_rule: str = FIXED
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Commitment:
     cohort: Cohort
     method: str = "lowest score of the last part within tolerance of 1"
     unit: str = "run"
+    level: float = 0.95
+    stopping_rule: str = FIXED
 
 
 def instability(steps: NDArray[np.int64], values: Floats, cohort: Cohort, level: float = 0.95) -> Instability:
@@ -82,6 +86,7 @@ def instability(steps: NDArray[np.int64], values: Floats, cohort: Cohort, level:
         mean_net=_mean(net, cohort, level),
         steps=steps,
         cohort=cohort,
+        level=level,
     )
 
 
@@ -118,7 +123,7 @@ def commitment(
     for name in [*names, UNCOMMITTED]:
         k = rules.count(name)
         shares[name] = Estimate(k / n if n else nan, *wilson(k, n, level), "wilson", level, cohort)
-    return Commitment(rules, shares, unstable, int(steps[part][0]), tolerance, unstable_above, cohort)
+    return Commitment(rules, shares, unstable, int(steps[part][0]), tolerance, unstable_above, cohort, level=level)
 
 
 def _mean(values: Floats, cohort: Cohort, level: float) -> Estimate:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, xlogy
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 from orchestrator.estimates.firth import Counts, fit
 
 Floats = NDArray[np.float64]
@@ -41,6 +41,7 @@ class ShapeCheck:
     cohort: Cohort
     method: str = METHOD
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def pool(shares: Floats, weights: Floats, increasing: bool = True) -> Floats:

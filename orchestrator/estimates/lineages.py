@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +35,7 @@ class Lineages:
     cohort: Cohort
     method: str = "big-bench breakthroughness and linearity"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class RePairings:
     cohort: Cohort
     method: str = "random re-pairings of runs over scales"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def lineages(scores: Floats, cohort: Cohort, cap: float = 100.0) -> Lineages:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from orchestrator.estimates.dip import DipTest, dip_test
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.mixtures import TwoComponents, of_counts, of_values
 from orchestrator.estimates.success import success_probability
 
@@ -62,6 +62,7 @@ class Modes:
     cohort: Cohort
     method: str
     unit: str = "run"
+    stopping_rule: str = FIXED
 
     @property
     def says(self) -> str:

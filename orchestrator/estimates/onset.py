@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 from orchestrator.estimates.order_statistics import ranks
 
 Floats = NDArray[np.float64]
@@ -51,6 +51,7 @@ class MedianOnset:
     method: str = METHOD
     unit: str = "run"
     note: str = ""
+    stopping_rule: str = FIXED
 
 
 def onsets(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtri
 from scipy.stats import binomtest
 
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.success import wilson
 
 Floats = NDArray[np.float64]
@@ -48,6 +48,8 @@ class Order:
     cohort: Cohort
     method: str = "exact sign test on disjoint brackets"
     unit: str = "run"
+    level: float = 0.95
+    stopping_rule: str = FIXED
 
 
 def order_of(a: Brackets, b: Brackets, cohort: Cohort, level: float = 0.95) -> Order:
@@ -60,7 +62,7 @@ def order_of(a: Brackets, b: Brackets, cohort: Cohort, level: float = 0.95) -> O
     one_sided = float(binomtest(first, told, alternative="greater").pvalue) if told else 1.0
     share = Estimate(first / told if told else nan, *wilson(first, told, level), "wilson", level, cohort)
     without = int((np.isfinite(b.high) & np.isinf(a.high)).sum())
-    return Order(first, last, len(a.low) - told, two_sided, one_sided, share, without, cohort)
+    return Order(first, last, len(a.low) - told, two_sided, one_sided, share, without, cohort, level=level)
 
 
 def rate_without(a: Brackets, b: Brackets, cohort: Cohort, level: float = 0.95) -> Estimate:

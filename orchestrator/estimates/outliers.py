@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 
 Floats = NDArray[np.float64]
 LIMIT = 3.5
@@ -32,6 +32,7 @@ class Outliers:
     cohort: Cohort
     method: str
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def outliers(values: Floats, cohort: Cohort, limit: float = LIMIT) -> Outliers:

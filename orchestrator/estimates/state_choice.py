@@ -14,7 +14,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 from orchestrator.estimates.hidden_states import RESTARTS, HiddenStates, Padded, fit
 
 Floats = NDArray[np.float64]
@@ -45,6 +45,7 @@ class StateChoice:
     cohort: Cohort
     method: str = "leave one run out, one standard error"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def choose_states(

@@ -47,6 +47,8 @@ class ScaleCurve:
     level: float
     cohort: Cohort
     stopping_rule: str = FIXED
+    method: str = METHOD
+    unit: str = "run"
 
     def at(self, scale: float) -> Estimate:
         """Return P at one scale; at scales that were not run this is the two-parameter curve's word alone."""

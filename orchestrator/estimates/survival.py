@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, ndtri
 
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -43,6 +43,7 @@ class Survival:
     level: float
     cohort: Cohort
     unit: str = "run"
+    stopping_rule: str = FIXED
 
     def at(self, time: float) -> float:
         """Return the survival at a time."""
@@ -65,6 +66,7 @@ class LogRank:
     cohort: Cohort
     method: str = "log-rank"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def kaplan_meier(times: Floats, seen: NDArray[np.bool_], cohort: Cohort, level: float = 0.95) -> Survival:

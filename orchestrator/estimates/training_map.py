@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from orchestrator.estimates.comparisons import holm
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 from orchestrator.estimates.hidden_states import HiddenStates, Padded
 from orchestrator.estimates.latent_chain import Path
 from orchestrator.estimates.outliers import Outliers, path_distances, path_outliers
@@ -89,6 +89,7 @@ class TrainingMap:
     cohort: Cohort
     method: str = "most probable paths, Hu et al. 2023"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
     @property
     def detours(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import FIXED, Cohort
 from orchestrator.estimates.onset import Bracket
 
 Floats = NDArray[np.float64]
@@ -42,6 +42,7 @@ class Turnbull:
     cohort: Cohort
     method: str = "turnbull, percentile over resampled runs"
     unit: str = "run"
+    stopping_rule: str = FIXED
 
 
 def turnbull(

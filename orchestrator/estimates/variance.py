@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import fdtrc, fdtri
 
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 
 Floats = NDArray[np.float64]
 FEWEST_FOR_SHARES = 25
@@ -66,6 +66,7 @@ class VarianceComponents:
     level: float
     caution: str
     unit: str = "run"
+    stopping_rule: str = FIXED
 
     def __getitem__(self, name: str) -> Component:
         return next(part for part in self.components if part.name == name)

@@ -14,7 +14,7 @@ from math import exp, inf, log
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.profile import Top, maximise, profile_interval
 from orchestrator.estimates.weibull_likelihood import BracketLikelihood
 
@@ -40,6 +40,7 @@ class WeibullFit:
     level: float
     cohort: Cohort
     unit: str = "run"
+    stopping_rule: str = FIXED
 
     @property
     def shape(self) -> float:

@@ -12,7 +12,6 @@ from orchestrator.estimates.breaks import Break, Breakthrough, break_of, breakth
 from orchestrator.estimates.cure import CureFit, cure_weibull
 from orchestrator.estimates.estimate import Cohort, Estimate
 from orchestrator.estimates.hidden_states import Padded, standardise
-from orchestrator.estimates.instability import Instability, instability
 from orchestrator.estimates.onset import Bracket, Direction, MedianOnset, median_onset, onsets
 from orchestrator.estimates.order import Brackets, Order, kendall_tau, order_of, rate_without
 from orchestrator.estimates.state_choice import StateChoice, choose_states
@@ -187,16 +186,6 @@ def order(question: Question) -> Each[Ordered]:
         cohort, level = condition.success.cohort, question.level([condition])
         tau = kendall_tau(a, b, cohort, question.generator("order", cohort), level=level)
         return Ordered(order_of(a, b, cohort, level), rate_without(a, b, cohort, level), tau)
-
-    return each(question.summary(), answer)
-
-
-def steadiness(question: Question) -> Each[Instability]:
-    """Return the total variation of the metric over the ended runs of each condition, on their common grid."""
-
-    def answer(condition: ConditionSummary) -> Instability:
-        steps, values, _ = ended_curves(question, condition)
-        return instability(steps, values, condition.success.cohort, question.level([condition]))
 
     return each(question.summary(), answer)
 

@@ -26,6 +26,7 @@ from orchestrator.summary import ConditionSummary, StudySummary, summarise
 
 Floats = NDArray[np.float64]
 R = TypeVar("R")
+SEED_NAMES = ("init", "data", "dropout", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Options:
     gap         how far apart two modes must be to matter, in the unit of the metric; `loss_gap` of the final loss
     window      of the break statistic, in steps; 0: a tenth of the training
     falling     whether the metric breaks through downwards, as a loss does
+    tokens      the factor that is D in L(N, D); empty: the steps that a condition trains
+    shared      the seed that runs of one group share, such as init; empty: every one that makes groups
+    tolerance   a run commits to a rule that explains all items but this part; NaN: not said
+    unstable    mean change between probes above which a run is called unstable; NaN: not said
     seed        0, or another number for other resamples
     """
 
@@ -56,6 +61,10 @@ class Options:
     loss_gap: float = 0.1
     window: int = 0
     falling: bool = False
+    tokens: str = ""
+    shared: str = ""
+    tolerance: float = nan
+    unstable: float = nan
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +74,8 @@ class Options:
             raise QueryError("the gap between modes that matters is positive, in the unit of the metric")
         if self.window < 0 or self.seed < 0:
             raise QueryError("window and seed are 0 or more")
+        if self.shared not in ("", *SEED_NAMES):
+            raise QueryError(f"no seed is called {self.shared!r}; there are {', '.join(SEED_NAMES)}")
         if any(not 0 < scale < float("inf") for scale in self.at):
             raise QueryError("a scale (at) is positive and finite")
 
@@ -107,7 +118,10 @@ class Question:
     @property
     def scale(self) -> str:
         """Return the factor on the axis of scale; raises QueryError for one that no condition has."""
-        asked = self.options.scale or self.declared.scale
+        return self.known_factor(self.options.scale or self.declared.scale)
+
+    def known_factor(self, asked: str) -> str:
+        """Return the factor, or the empty text; raises QueryError for one that no condition has."""
         factors = sorted({name for condition in self.declared.conditions for name in condition.factors})
         if asked and asked not in factors:
             raise QueryError(f"no factor is called {asked!r}; the study varies {', '.join(factors) or 'none'}")
@@ -120,12 +134,10 @@ class Question:
             raise QueryError("this needs a scale, and the study names none: give a numeric factor as --scale")
         found: dict[float, ConditionSummary] = {}
         for condition in summary.conditions:
-            value = condition.condition.factors.get(name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise QueryError(f"{condition.condition.label}: {name} is {value!r}, not a positive number")
-            if float(value) in found:
+            value = positive(condition, name)
+            if value in found:
                 raise QueryError(f"several conditions share {name} = {value:g}: choose among them with --condition")
-            found[float(value)] = condition
+            found[value] = condition
         scales = sorted(found)
         return np.array(scales), [found[scale] for scale in scales]
 
@@ -200,6 +212,14 @@ class Question:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise QueryError(f"no metric is called {metric!r}; there are {', '.join(names)}{hint}")
         return metric
+
+
+def positive(condition: ConditionSummary, factor: str) -> float:
+    """Return a factor's value at a condition; raises QueryError where it is no positive number."""
+    value = condition.condition.factors.get(factor)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise QueryError(f"{condition.condition.label}: {factor} is {value!r}, not a positive number")
+    return float(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,12 @@
-"""Questions about how runs of one condition differ: sources of variance, agreement, groups, outliers."""
+"""Questions about how runs of one condition differ: sources of variance, groups, outliers."""
 
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.errors import QueryError
-from orchestrator.collected import rows_of
-from orchestrator.estimates.agreement import AgreementOverSteps, agreement_over_steps, consistency_over_steps
 from orchestrator.estimates.clusters import Clusters, clusters
 from orchestrator.estimates.outliers import Outliers, outliers
 from orchestrator.estimates.variance import VarianceComponents, crossed
@@ -20,10 +16,6 @@ from orchestrator.summary import ConditionSummary
 
 Floats = NDArray[np.float64]
 _PERMUTATIONS = 999
-_NO_ITEMS = (
-    "agreement compares answers item by item, and the study has none: probe every item as a metric of its own, "
-    "NAME.ITEM with k of 1, and ask for --metric NAME"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +35,6 @@ class Unusual:
     metrics: tuple[str, ...]
     found: tuple[str, ...]
     outliers: Outliers
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Cohen's kappa per item at every step: between runs, and of a run with its own last step."""
-
-    items: int
-    steps: NDArray[np.int64]
-    run_ids: tuple[str, ...]
-    between: AgreementOverSteps
-    with_own_end: AgreementOverSteps
 
 
 def variance(question: Question) -> Each[VarianceComponents]:
@@ -118,31 +99,3 @@ def unusual(question: Question) -> Each[Unusual]:
         return Unusual(runs, names, tuple(runs[index] for index in found.runs), found)
 
     return each(question.summary(), answer)
-
-
-def agreement(question: Question) -> Each[Agreement]:
-    """Return how far runs agree item by item; raises QueryError where no metric holds single items."""
-    prefix = f"{question.options.metric}." if question.options.metric else ""
-    tables = {name: rows_of(question.tables, name) for name in question.metrics() if name.startswith(prefix)}
-    items = [name for name, rows in tables.items() if rows.num_rows and pc.all(pc.equal(rows["total"], 1)).as_py()]
-    if len(items) < 2:
-        raise QueryError(_NO_ITEMS)
-    summary = question.summary(items[0])
-    wanted = pa.concat_tables([tables[name] for name in items])
-    columns = (wanted[name].to_pylist() for name in ("run_id", "step", "metric", "correct"))
-    answers = {(run, step, item): correct for run, step, item, correct in zip(*columns, strict=True)}
-
-    def answer(condition: ConditionSummary) -> Agreement:
-        steps, _, runs = ended_curves(question, condition)
-        if len(runs) < 2:
-            raise QueryError("agreement is between runs: two must have finished")
-        given = np.array(
-            [[[answers.get((run, step, item), -1) for item in items] for step in steps.tolist()] for run in runs],
-            np.int64,
-        )
-        cohort, level = condition.success.cohort, question.level([condition])
-        between = agreement_over_steps(given, cohort, question.generator("agreement", cohort), level)
-        own = consistency_over_steps(given, cohort, question.generator("own agreement", cohort), level)
-        return Agreement(len(items), steps, runs, between, own)
-
-    return each(summary, answer)

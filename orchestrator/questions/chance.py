@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.errors import QueryError
+from orchestrator.estimates.bands import Band, mean_band
 from orchestrator.estimates.estimate import Cohort, Estimate
 from orchestrator.estimates.item_noise import success_from_items
 from orchestrator.estimates.means import mean_bca, mean_t
@@ -63,6 +64,14 @@ class Means:
     bca: Estimate
 
 
+@dataclass(frozen=True, slots=True)
+class CurveOfMean:
+    """The mean over runs at every step [step]; with probability `level` the band holds everywhere at once."""
+
+    steps: NDArray[np.int64]
+    band: Band
+
+
 def success(question: Question) -> Each[Success]:
     """Return P(success) of each condition."""
 
@@ -97,6 +106,19 @@ def mean(question: Question) -> Each[Means]:
         rng = question.generator("mean", condition.success.cohort)
         t = own_mean(question, condition)
         return Means(t, mean_bca(condition.scores, condition.success.cohort, rng, t.level))
+
+    return each(question.summary(), answer)
+
+
+def curve(question: Question) -> Each[CurveOfMean]:
+    """Return the mean over runs at every step, with one band that holds at all steps together."""
+
+    def answer(condition: ConditionSummary) -> CurveOfMean:
+        curves, cohort = condition.curves, condition.success.cohort
+        if (curves.measured > 1).sum() < 1:
+            raise QueryError("a band needs two runs that were measured at one step")
+        rng = question.generator("curve", cohort)
+        return CurveOfMean(curves.steps, mean_band(curves.values, cohort, rng, question.level([condition])))
 
     return each(question.summary(), answer)
 

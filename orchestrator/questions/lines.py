@@ -21,6 +21,7 @@ from orchestrator.estimates.training_map import TrainingMap
 from orchestrator.estimates.turnbull import Turnbull
 from orchestrator.questions.along_training import OnsetsOfOne
 from orchestrator.questions.asked import Each
+from orchestrator.questions.chance import CurveOfMean
 from orchestrator.questions.over_scale import OverScale
 
 # In words already, or the same number in another unit.
@@ -118,6 +119,13 @@ def _turnbull(found: Turnbull) -> Iterator[tuple[str, Estimate]]:
             yield f"P(onset later than {step:g})", Estimate(value, low, high, found.method, found.level, found.cohort)
 
 
+def _curve(found: CurveOfMean) -> Iterator[tuple[str, Estimate]]:
+    band = found.band
+    columns = (found.steps, band.value, band.low, band.high)
+    for step, value, low, high in zip(*(column.tolist() for column in columns), strict=True):
+        yield f"mean at step {step:,}", Estimate(value, low, high, band.method, band.level, band.cohort)
+
+
 def _law(law: DistributionLaw) -> Iterator[tuple[str, Estimate]]:
     for field in fields(law):
         part = getattr(law, field.name)
@@ -132,6 +140,7 @@ def _law(law: DistributionLaw) -> Iterator[tuple[str, Estimate]]:
 _CURVES: dict[type, Callable[[Any], Iterator[tuple[str, Estimate]]]] = {
     SurvivalCurve: _survival,
     Turnbull: _turnbull,
+    CurveOfMean: _curve,
     DistributionLaw: _law,
 }
 

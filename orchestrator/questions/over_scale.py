@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from jobs.errors import QueryError
 from orchestrator.estimates.comparisons import holm
-from orchestrator.estimates.distances import Distance, neighbours
+from orchestrator.estimates.distances import Distance, Kind, neighbours
 from orchestrator.estimates.distribution_law import DistributionLaw, distribution_law
 from orchestrator.estimates.emergence import ChangeOfMean, Rivals, change_of_mean, rivals
 from orchestrator.estimates.estimate import Cohort, Estimate
@@ -77,10 +77,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Did the distribution of scores move between neighbouring scales?"""
+    """Did the distribution of scores move between neighbouring scales? By W1, and by W2, which minds far ones more."""
 
     scale: str
-    pairs: tuple[Move, ...]
+    w1: tuple[Move, ...]
+    w2: tuple[Move, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +158,16 @@ def moves(question: Question) -> Moves:
     scales, conditions = _with_scores(question)
     if len(scales) < 2:
         raise QueryError(f"distances are between scales: runs have finished at {len(scales)} of them")
+    return Moves(question.scale, *(_moves(question, scales, conditions, kind) for kind in (Kind.W1, Kind.W2)))
+
+
+def _moves(question: Question, scales: Floats, conditions: Sequence[ConditionSummary], kind: Kind) -> tuple[Move, ...]:
     cohorts = [condition.success.cohort for condition in conditions]
-    rng = question.generator("distances", Cohort.pooled(cohorts))
-    found = neighbours([c.scores for c in conditions], cohorts, rng, level=question.level(conditions))
-    adjusted = holm([one.p for one in found]).tolist()
-    places = scales.tolist()
-    return Moves(
-        question.scale, tuple(Move(*each) for each in zip(places[:-1], places[1:], found, adjusted, strict=True))
-    )
+    rng = question.generator(f"distances, {kind.value}", Cohort.pooled(cohorts))
+    scores, level = [condition.scores for condition in conditions], question.level(conditions)
+    found = neighbours(scores, cohorts, rng, kind, level=level)
+    adjusted, places = holm([one.p for one in found]).tolist(), scales.tolist()
+    return tuple(Move(*each) for each in zip(places[:-1], places[1:], found, adjusted, strict=True))
 
 
 def of_lineages(question: Question) -> OfLineages:

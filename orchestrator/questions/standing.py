@@ -1,11 +1,11 @@
-"""The cheap questions that are always open, as the rows of the table `estimates`.
+"""The cheap questions that are always open, and those that a statement names, as the rows of the table `estimates`.
 
 P(success), the median onset and the means of all final metrics of every condition; over scale the midpoint and the
-slope of P(success). They are the numbers that `seedbed estimate` gives without options, bit for bit.
+slope of P(success). A statement with the text 'scaling-law' in it finds the answer to that question there, too. They
+are the numbers that `seedbed estimate` gives without options, bit for bit.
 """
 
 from collections.abc import Iterator
-from math import isnan
 
 import pyarrow as pa
 
@@ -16,13 +16,32 @@ from orchestrator.questions.along_training import median_of
 from orchestrator.questions.asked import Question
 from orchestrator.questions.chance import own_mean, own_success
 from orchestrator.questions.over_scale import curve_of, in_units
+from orchestrator.questions.registry import QUESTIONS, ask
+from orchestrator.questions.rows import row_of, rows_of_answer
 from orchestrator.summary import ConditionSummary
+
+STANDING = ("success", "onset", "mean", "success-over-scale")
 
 
 def standing(question: Question) -> pa.Table:
     """Return the estimates of one study; its schema is ESTIMATES, its order that of the grid."""
-    rows = [_row(question.declared.name, *each) for each in (*_of_conditions(question), *_of_scale(question))]
+    study = question.declared.name
+    rows = [
+        row_of(study, asked, (of.condition.id, of.condition.label) if of else ("", ""), name, found)
+        for asked, name, of, found in (*_of_conditions(question), *_of_scale(question))
+    ]
     return pa.Table.from_pylist(rows, schema=ESTIMATES)
+
+
+def answered(question: Question, name: str) -> pa.Table:
+    """Return the answer to one question as estimates; raises QueryError where the study has none."""
+    found = ask(name, question.declared, question.tables, question.options)
+    return pa.Table.from_pylist(rows_of_answer(question, name, found), schema=ESTIMATES)
+
+
+def named_in(text: str) -> tuple[str, ...]:
+    """Return the questions, but standing ones, whose names a statement of SQL has as text, such as 'scaling-law'."""
+    return tuple(name for name in QUESTIONS if name not in STANDING and f"'{name}'" in text)
 
 
 def _of_conditions(question: Question) -> Iterator[tuple[str, str, ConditionSummary, Estimate]]:
@@ -43,29 +62,3 @@ def _of_scale(question: Question) -> Iterator[tuple[str, str, None, Estimate]]:
         return
     yield "success-over-scale", "midpoint", None, in_units(curve.midpoint)
     yield "success-over-scale", "slope", None, curve.slope
-
-
-def _row(study: str, question: str, name: str, of: ConditionSummary | None, found: Estimate) -> dict[str, object]:
-    cohort = found.cohort
-    return {
-        "study": study,
-        "question": question,
-        "condition_id": of.condition.id if of else "",
-        "condition": of.condition.label if of else "",
-        "name": name,
-        "value": None if isnan(found.value) else found.value,
-        "low": None if isnan(found.low) else found.low,
-        "high": None if isnan(found.high) else found.high,
-        "method": found.method,
-        "level": found.level,
-        "unit": found.unit,
-        "stopping_rule": found.stopping_rule,
-        "cohort": cohort.digest,
-        "launched": cohort.launched,
-        "finished": cohort.finished,
-        "diverged": cohort.diverged,
-        "censored": cohort.censored,
-        "mixed": cohort.mixed,
-        "disputed": cohort.disputed,
-        "note": found.note,
-    }

@@ -1,9 +1,10 @@
-"""Holm, Benjamini-Hochberg, and a band that holds everywhere."""
+"""Holm, Benjamini-Hochberg, and a band that holds everywhere at once."""
 
 import numpy as np
 import pytest
 
-from orchestrator.estimates.comparisons import benjamini_hochberg, holm, simultaneous_band
+from orchestrator.estimates.bands import mean_band
+from orchestrator.estimates.comparisons import benjamini_hochberg, holm
 from orchestrator.estimates.estimate import Cohort
 
 COHORT = Cohort.of(["a"], finished=1, diverged=0)
@@ -54,7 +55,7 @@ def test_a_band_covers_all_columns_at_once() -> None:
     inside, cellwise = [], []
     for _ in range(150):
         values = draw.normal(size=(20, 12)) + draw.normal(size=(20, 1))
-        band = simultaneous_band(values, COHORT, draw, resamples=200)
+        band = mean_band(values, COHORT, draw, resamples=200)
         inside.append(bool(((band.low <= 0) & (band.high >= 0)).all()))
         half = 2.093 * values.std(axis=0, ddof=1) / np.sqrt(20)
         cellwise.append(bool((np.abs(values.mean(axis=0)) <= half).all()))
@@ -64,8 +65,6 @@ def test_a_band_covers_all_columns_at_once() -> None:
 
 def test_a_column_without_spread_has_no_width() -> None:
     values = np.stack([np.arange(6.0), np.full(6, 3.0)], axis=1)
-    band = simultaneous_band(values, COHORT, np.random.default_rng(0))
+    band = mean_band(values, COHORT, np.random.default_rng(0))
     assert band.low[1] == band.high[1] == 3
     assert band.high[0] > band.value[0]
-    with pytest.raises(ValueError, match="at least 3 runs"):
-        simultaneous_band(values[:2], COHORT, np.random.default_rng(0))
