@@ -7,9 +7,11 @@ meant for, also where it was made before that drive began.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jobs.errors import AlreadyExists, StoreError
+from jobs.layout import PackKeys
+from jobs.pack import PackRequest
 from jobs.store import Store, put_record
 
 LOOK_S = 2.0  # between two looks of a driver: one question to the store each
@@ -63,3 +65,29 @@ class StopWatch:
             except StoreError:  # a store that does not answer is the driver's trouble, and not a request
                 return False
         return self._asked
+
+
+@dataclass(slots=True)
+class Wanted:
+    """Tells a pack whether it is still wanted: its head may be gone, and then nobody else tells it.
+
+    Only what two calls in a row have seen counts, so that a head, where there is one, comes first.
+    """
+
+    store: Store
+    request: PackRequest
+    _honoured: int = field(init=False)
+    _doubted: bool = False
+
+    def __post_init__(self) -> None:
+        self._honoured = stops(self.store, self.request.study) if self.request.study else 0
+
+    def __call__(self) -> bool:
+        """Return whether it was neither given up nor its study stopped since; raises what the store raises."""
+        keys, study = PackKeys(self.request.pack_id), self.request.study
+        doubted = self.store.exists(keys.given_up) or (
+            bool(study) and self.store.exists(stop_key(study, self._honoured + 1))
+        )
+        wanted = not (doubted and self._doubted)
+        self._doubted = doubted
+        return wanted

@@ -34,6 +34,7 @@ from jobs.store import Store
 from jobs.study import Run, Study
 from orchestrator.clusters import Cluster
 from orchestrator.events import (
+    AdoptPack,
     Command,
     DriverReplaced,
     Event,
@@ -109,6 +110,7 @@ class Driver:
                 self._look_after_packs()
                 self._carry_out_due()
         except LeaseLost as error:
+            self._commands.clear()
             self.feed(DriverReplaced(error))
         except (StoreError, ClusterError) as error:
             if isinstance(error, StoreError) and blame(error, 1) is not Blame.OUTSIDE:
@@ -148,9 +150,12 @@ class Driver:
         match command:
             case LaunchPack():
                 self._launch(command)
+            case AdoptPack():
+                self.cluster.adopt(self.store.url, command.pack_id, command.pack.threads, command.pack.needs)
             case StopPack():
                 self.cluster.stop(command.pack_id)
             case KillPack():
+                self.lease.check()  # a later driver may have adopted it
                 give_up(self.store, command.pack_id)
                 self.cluster.kill(command.pack_id)
                 self.store.delete(beat_key(command.pack_id, self._silences.number(command.pack_id)))

@@ -124,6 +124,14 @@ class LaunchPack:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptPack:
+    """Take over a pack that an earlier driver launched, and that trains on."""
+
+    pack: Pack
+    pack_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopPack:
     """Ask a pack to save a checkpoint and end."""
 
@@ -152,7 +160,7 @@ class Finish:
     """Nothing is left to do."""
 
 
-Command = LaunchPack | StopPack | KillPack | RecordLoss | Finish
+Command = LaunchPack | AdoptPack | StopPack | KillPack | RecordLoss | Finish
 
 
 def line(event: Event) -> str:

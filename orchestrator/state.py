@@ -20,6 +20,7 @@ from immutables import Map
 
 from jobs.records import Status
 from orchestrator.events import (
+    AdoptPack,
     Command,
     DriverReplaced,
     Event,
@@ -133,7 +134,7 @@ def opened(event: StudyOpened) -> tuple[State, tuple[Command, ...]]:
     state = replace(state, waiting=Queue(event.packs))
     for live in event.live:
         state = _with_live(state, live)
-    return _launch_or_finish(state, [])
+    return _launch_or_finish(state, [AdoptPack(live.pack, live.pack_id) for live in event.live])
 
 
 def transition(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:

@@ -26,12 +26,14 @@ class FakeCluster:
     """Carries a pack out at `poll`, without training.
 
     verdict  (run, attempt) → how it ends: a status; an error that loses its pack; None: the pack's process dies
+    earlier  the cluster as a head before this one saw it: what it launched, this one can adopt
     """
 
-    def __init__(self, cpus: int = 2, verdict: Verdict = finish) -> None:
-        self.cpus, self.verdict = cpus, verdict
+    def __init__(self, cpus: int = 2, verdict: Verdict = finish, earlier: "FakeCluster | None" = None) -> None:
+        self.cpus, self.verdict, self.earlier = cpus, verdict, earlier
         self.launched: list[tuple[str, tuple[str, ...]]] = []
         self.waiting: list[tuple[str, str]] = []
+        self.adopted: list[str] = []
         self.stopped: set[str] = set()
         self.closed = False
 
@@ -60,6 +62,12 @@ class FakeCluster:
         request = get_request(open_store(store_url), pack_id)
         self.launched.append((pack_id, tuple(run.run_id for run in request.runs)))
         self.waiting.append((store_url, pack_id))
+
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+        self.adopted.append(pack_id)
+        if self.earlier and (store_url, pack_id) in self.earlier.waiting:
+            self.earlier.waiting.remove((store_url, pack_id))
+            self.waiting.append((store_url, pack_id))
 
     def poll(self, timeout_s: float) -> list[News]:
         if not self.waiting:

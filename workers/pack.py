@@ -22,6 +22,7 @@ from jobs.layout import PackKeys
 from jobs.lease import check_still_wanted
 from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
 from jobs.process import this_process
+from jobs.requests import Wanted
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
 from jobs.store import Store, get_record, open_store, put_record
@@ -46,10 +47,16 @@ log = logging.getLogger("workers")
 
 
 def run_pack(
-    store_url: str, pack_id: str, stop: threading.Event | None = None, clock: Callable[[], float] = time.monotonic
+    store_url: str,
+    pack_id: str,
+    stop: threading.Event | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    actor: str = "",
 ) -> PackOutcome:
     """Train the pack `pack_id` of the store and return how it ended, which the store then holds too.
 
+    It stops, too, when the store says that nobody wants it any more, so that it needs no head to hear of that. `actor`
+    is the name by which a later head finds this process on its cluster; it stands in the pack's claim.
     Raises AlreadyExists where another process carries out this launch, LeaseLost where the driver that asked for it
     was replaced before it began, StudyInterrupted after `stop` was set (a checkpoint is saved first), Superseded where
     a later attempt has taken over, OutOfMemory where the pack does not fit, SeedError where the seeds make something
@@ -64,9 +71,10 @@ def run_pack(
             make_deterministic(request.threads, len(request.runs))
             environment = fingerprint(request.device)
             check_still_wanted(store, request)
-            put_record(store, keys.claim, this_process() | {"environment": environment.facts})
-            with _beating(store, crew), out_of_memory(request):
-                _train(store, request, environment, crew, stop or threading.Event(), clock)
+            put_record(store, keys.claim, this_process() | {"actor": actor, "environment": environment.facts})
+            stop = stop or threading.Event()
+            with _beating(store, request, crew, stop), out_of_memory(request):
+                _train(store, request, environment, crew, stop, clock)
                 outcome = crew.outcome()
                 put_outcome(store, outcome)
         except SeedbedError:
@@ -77,12 +85,18 @@ def run_pack(
 
 
 @contextmanager
-def _beating(store: Store, crew: Crew) -> Iterator[None]:
-    """Give signs of life from a thread of its own, with the step that the crew has reached, while it moves."""
+def _beating(store: Store, request: PackRequest, crew: Crew, stop: threading.Event) -> Iterator[None]:
+    """Give signs of life from a thread of its own, while the crew moves, and hear there that it shall stop."""
     pulse = Pulse(store, crew.pack_id)
-    signs = Signs(pulse, crew.progress)
+    signs, wanted = Signs(pulse, crew.progress), Wanted(store, request)
+
+    def beat() -> None:
+        signs.beat(crew.step)
+        if not wanted():
+            stop.set()
+
     try:
-        with Heart(lambda: signs.beat(crew.step)):
+        with Heart(beat):
             yield
     finally:
         with suppress(StoreError):

@@ -46,6 +46,12 @@ class Cluster(Protocol):
         Raises ClusterError.
         """
 
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+        """Take over a pack that an earlier head launched: it is stopped, killed and told of like one's own.
+
+        Nothing happens where its process cannot be found: then only the store tells of it. Raises ClusterError.
+        """
+
     def poll(self, timeout_s: float) -> list[News]:
         """Return what became of packs since the last call, waiting up to `timeout_s` for the first news.
 
@@ -60,4 +66,7 @@ class Cluster(Protocol):
         """End what is left of a pack that was given up; nothing happens where nothing is. It makes no news."""
 
     def close(self) -> None:
-        """End whatever is still there, at once; calling it twice does no harm."""
+        """End what nobody could take over, at once; calling it twice does no harm.
+
+        What trains on a cluster that outlives this process trains on, for the next head to adopt.
+        """

@@ -2,22 +2,24 @@
 
 Ray starts and watches processes and is never asked for a result: what an actor returns is only that it ended.
 The embedded Ray listens on this machine, has no dashboard, and keeps token authentication on, with a token that
-lives as long as this process and is in no file.
+lives as long as this process and is in no file. On a Ray that runs by itself the processes outlive this one, and the
+next head adopts what trains.
 """
 
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.errors import ClusterError, NodeLost, SeedbedError
 from jobs.layout import PackKeys
 from jobs.pack import PackRun, SeedProof, get_outcome
 from jobs.spec import Condition
-from jobs.store import open_store
+from jobs.store import get_record, open_store
 from orchestrator.clusters import News
 from orchestrator.clusters.inline import available_cpus
-from orchestrator.clusters.ray_pool import Pool, loss
+from orchestrator.clusters.ray_pool import NAMESPACE, Pool, loss
 from orchestrator.clusters.ray_start import attach_ray, read_nodes, start_ray
 from orchestrator.events import PackEnded, PackLost
 from orchestrator.machine import ANYWHERE, Machine, Needs
@@ -32,6 +34,7 @@ class _Live:
     actor: Any
     result: Any
     store_url: str
+    is_adopted: bool = False
 
 
 class RayCluster:
@@ -54,7 +57,7 @@ class RayCluster:
         self._nodes = read_nodes(self._ray)
         if not self._nodes:
             raise ClusterError(f"the Ray at {address or 'this machine'} has no node with CPUs")
-        self._pool = Pool(self._ray)
+        self._pool = Pool(self._ray, time.monotonic, outlives=self._attached)
         self.machine()
 
     def machine(self) -> Machine:
@@ -112,32 +115,54 @@ class RayCluster:
         actor = self._pool.take(threads, needs)
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
 
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+        """Take over the process that the pack's claim names, where Ray still knows it."""
+        if pack_id in self._live:
+            return
+        name = str(get_record(open_store(store_url), PackKeys(pack_id).claim).get("actor", ""))
+        if not name:
+            return
+        try:
+            actor = self._ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            return  # it has ended, or Ray has forgotten it
+        except self._ray.exceptions.RayError as error:
+            raise ClusterError(f"Ray does not tell of {name}: {_first_line(error)}") from error
+        self._pool.adopt(actor, threads, needs)
+        self._live[pack_id] = _Live(actor, actor.ended.remote(pack_id), store_url, is_adopted=True)
+
     def poll(self, timeout_s: float) -> list[News]:
         """Return the news, waiting for the first."""
+        self._pool.hold()
         by_result = {live.result: pack_id for pack_id, live in self._live.items()}
         if not by_result:
             threading.Event().wait(timeout_s)
             return []
         done, _ = self._ray.wait(list(by_result), num_returns=1, timeout=timeout_s)
-        return [self._news(by_result[result]) for result in done]
+        return [news for result in done for news in self._news(by_result[result])]
 
-    def _news(self, pack_id: str) -> News:
+    def _news(self, pack_id: str) -> list[News]:
         live = self._live.pop(pack_id)
         try:
-            error = self._ray.get(live.result)
+            answer = self._ray.get(live.result)
         except self._ray.exceptions.RayError as lost:
             self._pool.drop(live.actor)
             store = open_store(live.store_url)
             if not store.exists(PackKeys(pack_id).claim):
-                return PackLost(pack_id, NodeLost(f"the process ended before the pack began: {_first_line(lost)}"))
-            return PackLost(pack_id, loss(self._ray, lost))
+                why = f"the process ended before the pack began: {_first_line(lost)}"
+                return [PackLost(pack_id, NodeLost(why))]
+            return [PackLost(pack_id, loss(self._ray, lost))]
+        has_ended, error = answer if live.is_adopted else (True, answer)
+        if not has_ended:
+            self._live[pack_id] = replace(live, result=live.actor.ended.remote(pack_id))
+            return []
         if isinstance(error, NodeLost):
             self._pool.drop(live.actor)
         else:
             self._pool.give(live.actor)
         if error is not None:
-            return PackLost(pack_id, error)
-        return PackEnded(pack_id, get_outcome(open_store(live.store_url), pack_id))
+            return [PackLost(pack_id, error)]
+        return [PackEnded(pack_id, get_outcome(open_store(live.store_url), pack_id))]
 
     def stop(self, pack_id: str) -> None:
         """Tell the pack's process to stop."""
@@ -151,7 +176,11 @@ class RayCluster:
             self._pool.drop(live.actor)
 
     def close(self) -> None:
-        """Stop every pack, wait a little for their checkpoints, and shut Ray down."""
+        """End what is idle, and leave the rest to the next head; on an embedded Ray, stop every pack and end Ray."""
+        if self._attached:
+            self._give_first()
+            self._pool.drop_idle()
+            self._live.clear()
         for pack_id in self._live:
             self.stop(pack_id)
         if self._live:

@@ -54,7 +54,7 @@ def signals_ignored_by_children() -> Iterator[None]:
 
 def end_soon() -> None:
     """End this process, which has nothing more to do, once its last answer had time to arrive."""
-    timer = threading.Timer(_REPLY_S, _end)
+    timer = threading.Timer(_REPLY_S, end)
     timer.daemon = True
     timer.start()
 
@@ -76,9 +76,10 @@ def _watch(leave: Leave) -> None:
     while node not in draining(ray):
         pause.wait(LOOK_S)
     if not leave("its node is drained"):
-        _end()
+        end()
 
 
-def _end() -> None:
+def end() -> None:
+    """End this process now."""
     # To itself: Ray's own handler lets a worker leave in order, and only the main thread can call it.
     os.kill(os.getpid(), signal.SIGTERM)

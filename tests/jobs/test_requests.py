@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from jobs.errors import StoreUnreachable
-from jobs.requests import LOOK_S, StopWatch, request_stop, stop_key, stops
+from jobs.pack import get_request
+from jobs.requests import LOOK_S, StopWatch, Wanted, request_stop, stop_key, stops
 from jobs.store import LocalStore, open_store
 from orchestrator.declared import studies
+from orchestrator.store_state import give_up
+from tests.contract.test_clusters import request_pack, study
 
 
 def test_a_newer_request_is_heard_and_an_older_one_is_not(tmp_path: Path) -> None:
@@ -31,3 +34,21 @@ def test_a_store_that_does_not_answer_is_no_request(tmp_path: Path) -> None:
             raise StoreUnreachable(key, "cannot be reached")
 
     assert not StopWatch(Deaf(tmp_path), "a", 0, lambda: 0.0)()
+
+
+def test_a_pack_is_unwanted_when_it_was_given_up_or_its_study_stopped_since_it_began(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "s", create=True)
+    request_stop(store, "tiny")
+    request = get_request(store, request_pack(store, study()))
+    assert request.study == ""
+    of_study = request.model_copy(update={"study": "tiny"})
+    wanted = [Wanted(store, request), Wanted(store, of_study)]
+    assert [[it(), it()] for it in wanted] == [[True, True], [True, True]], "an older stop was meant for others"
+    request_stop(store, "tiny")
+    assert wanted[0]()
+    assert wanted[0](), "it belongs to no study"
+    assert wanted[1](), "a head, where there is one, comes first"
+    assert not wanted[1]()
+    give_up(store, request.pack_id)
+    assert wanted[0]()
+    assert not wanted[0]()

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from jobs.beats import LATE_S, PACK_SILENT_S, Pulse
+from jobs.errors import LeaseLost
+from jobs.layout import PackKeys
 from jobs.lease import Candidate
 from jobs.records import Status
 from jobs.store import LocalStore
@@ -114,3 +116,19 @@ def test_a_pack_that_never_begins_is_given_up_after_three_minutes(driver: Driver
     assert cluster.killed == []
     turns(driver, clock, 2 * LOOK_S)
     assert cluster.killed == [first]
+
+
+def test_a_driver_that_was_replaced_ends_no_pack_of_its_successor(
+    driver: Driver, store: LocalStore, clock: Clock, cluster: Mute
+) -> None:
+    pulse = Pulse(store, launched(driver, cluster))
+    pulse.beat({"step": 1, "stalled": ""})
+    turns(driver, clock, LOOK_S)
+    successor = Candidate(store, "tiny", clock).attempt(takeover=True)
+    assert successor is not None
+    turns(driver, clock, 2 * PACK_SILENT_S)  # it was stopped, and thinks that its pack has been silent
+    assert isinstance(driver.state.error, LeaseLost)
+    assert driver.state.finished
+    driver.close()
+    assert cluster.killed == []
+    assert not store.exists(PackKeys(pulse.pack_id).given_up)

@@ -22,6 +22,7 @@ from jobs.errors import (
 from jobs.pack import PackOutcome, RunOutcome
 from jobs.records import Status
 from orchestrator.events import (
+    AdoptPack,
     Command,
     DriverReplaced,
     Event,
@@ -292,6 +293,7 @@ def test_packs_that_train_already_are_watched_and_not_launched() -> None:
     live = LivePack(pack("a"), "old.0001")
     state, commands = opened(StudyOpened(runs, (pack("b"),), Machine(2, 2, "cpu"), Budgets(1), (live,)))
     assert [c.pack.run_ids for c in commands if isinstance(c, LaunchPack)] == [("b",)]
+    assert [c for c in commands if isinstance(c, AdoptPack)] == [AdoptPack(live.pack, "old.0001")]
     check_invariants(state)
     state, _ = transition(state, PackLost("old.0001", PackSilent("s"), {"a": 4}))
     check_invariants(state)

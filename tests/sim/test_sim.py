@@ -6,20 +6,25 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobs import claims
+from jobs.beats import newest_beats
 from jobs.claims import Attempt
 from jobs.errors import Superseded
 from jobs.lease import Lease
+from jobs.pack import get_request
 from jobs.store import Store
-from orchestrator import driver, state
-from orchestrator.events import RunState
+from jobs.study import Study
+from orchestrator import driver, prepare, state
+from orchestrator.events import LivePack, RunState
+from orchestrator.packing import Pack
 from orchestrator.policy import Blame
+from orchestrator.store_state import Standing
 from tests.sim import worker
 from tests.sim.__main__ import histories
 from tests.sim.world import FAULTS, World
@@ -83,6 +88,17 @@ def preemption_is_a_crash(run: RunState, found: Blame) -> RunState:
     return replace(run, crashes=run.crashes + 1)
 
 
+def adopts_whatever_beats(study: Study, store: Store, standings: Mapping[str, Standing]) -> list[LivePack]:
+    found = []
+    for pack_id in sorted(newest_beats(store)):
+        request = get_request(store, pack_id)
+        run_ids = tuple(run.run_id for run in request.runs if not standings[run.run_id].is_done)
+        if run_ids:
+            condition = next(run.point.id for run in study.runs if run.id == run_ids[0])
+            found.append(LivePack(Pack(condition, run_ids, request.threads, seconds=0.0), pack_id))
+    return found
+
+
 def no_check(*_: object) -> None:
     return None
 
@@ -105,6 +121,10 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "a pack that stands still is never found": (
         lambda patch: patch.setattr(Progress, "stalled", lambda _: ""),
         "did not end",
+    ),
+    "packs are adopted with runs that a later attempt holds": (
+        lambda patch: patch.setattr(prepare, "live_packs", adopts_whatever_beats),
+        "",
     ),
     "a late pack claims whatever number is free": (
         lambda patch: (

@@ -15,6 +15,7 @@ from jobs.layout import PackKeys, attempt_key
 from jobs.lease import check_still_wanted
 from jobs.pack import PackOutcome, RunOutcome, get_request, put_outcome
 from jobs.records import Status
+from jobs.requests import Wanted
 from jobs.store import Manifest, Store, committed, manifest_key, put_record, read_manifest
 from workers.progress import Progress, Signs
 
@@ -42,11 +43,17 @@ class Worker:
     attempts: list[Attempt] = field(default_factory=list)
     members: tuple[str, ...] = ()
     stop: bool = False
+    wanted: Wanted | None = None
     shards: int = 0
 
     def __post_init__(self) -> None:
         self.pulse, self.progress = Pulse(self.store, self.pack_id), Progress(self.clock)
         self.signs = Signs(self.pulse, self.progress)
+
+    def ask_whether_wanted(self) -> None:
+        """Stop, as the heart of a real pack lets it, where the store says that nobody wants it."""
+        if self.wanted is not None and not self.wanted():
+            self.stop = True
 
     @property
     def is_training(self) -> bool:
@@ -61,6 +68,7 @@ class Worker:
         check_still_wanted(self.store, request)
         yield 0.5
         put_record(self.store, keys.claim, {"environment": {}})
+        self.wanted = Wanted(self.store, request)
         self.signs.beat(0)
         yield 0.3
         before = {run.run_id: attempts_of(self.store, run.run_id) for run in request.runs}

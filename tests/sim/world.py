@@ -72,6 +72,7 @@ FAULTS = (
     "clock_jump",
     "takeover",
     "second_driver",
+    "adoption_lost",
 )
 
 
@@ -81,13 +82,21 @@ class Failure(AssertionError):
 
 @dataclass
 class Process:
-    """A worker under way: `alive` until its process ends, `busy_until` while it hangs, heart and all."""
+    """A worker under way: `alive` until its process ends, `busy_until` while it hangs, heart and all.
+
+    tellers  the drivers' views of the cluster that hear of its end
+    """
 
     worker: Worker
     life: Iterator[float]
+    tellers: list["SimCluster"]
     alive: bool = True
     cut: bool = False  # its node is gone for the cluster, but it goes on
     busy_until: float = 0.0
+
+    def tell(self, item: News) -> None:
+        for teller in self.tellers:
+            teller.tell(item)
 
 
 @dataclass
@@ -272,10 +281,10 @@ class World:
         node = here[int(self.uniform() * len(here))]
         store = Client(self.store, lambda: self.strikes("store_error", 0.1))
         worker = Worker(store, pack_id, node, self.diverging, self.poison, lambda: self.now)
-        process = Process(worker, worker.life())
+        process = Process(worker, worker.life(), [teller])
         self.processes.append(process)
         teller.running.setdefault(pack_id, process)
-        self.at(0.2 + self.uniform(), lambda: self.step(process, teller))
+        self.at(0.2 + self.uniform(), lambda: self.step(process))
         self.at(BEAT_S, lambda: self.pulse(process))
 
     def pulse(self, process: Process) -> None:
@@ -285,19 +294,20 @@ class World:
         if self.now >= process.busy_until and process.worker.pulse.number:
             with contextlib.suppress(SeedbedError):
                 process.worker.signs.beat(0)
+                process.worker.ask_whether_wanted()
         self.at(BEAT_S, lambda: self.pulse(process))
 
-    def step(self, process: Process, teller: "SimCluster") -> None:
+    def step(self, process: Process) -> None:
         """Let a worker do its next thing."""
         if not process.alive:
             return
         if process.busy_until > self.now:
-            self.at(process.busy_until - self.now, lambda: self.step(process, teller))
+            self.at(process.busy_until - self.now, lambda: self.step(process))
             return
         worker = process.worker
         if self._may_crash(worker) and self.strikes("crash"):
             self.crashes.update(worker.members)
-            self._end(process, teller, Died())
+            self._end(process, Died())
             return
         if self._may_crash(worker) and worker.is_training and self.strikes("stall", 0.5):
             # Its heart beats on, and its loop does nothing ever after.
@@ -308,37 +318,37 @@ class World:
             worker.stop = True
         if self.strikes("hang", 0.5):
             process.busy_until = self.now + 10 + 80 * self.uniform()
-            self.at(process.busy_until - self.now, lambda: self.step(process, teller))
+            self.at(process.busy_until - self.now, lambda: self.step(process))
             return
         if len(worker.members) > 1 and self.strikes("out_of_memory", 0.3):
-            self._end(process, teller, OutOfMemory("it does not fit"))
+            self._end(process, OutOfMemory("it does not fit"))
             return
         try:
             delay = next(process.life)
         except StopIteration:
-            self._end(process, teller, None)
+            self._end(process, None)
         except SeedbedError as error:
-            self._end(process, teller, error)
+            self._end(process, error)
         else:
-            self.at(delay * (0.5 + self.uniform()), lambda: self.step(process, teller))
+            self.at(delay * (0.5 + self.uniform()), lambda: self.step(process))
 
     def _may_crash(self, worker: Worker) -> bool:
         """Return whether a crash now leaves every run of the pack within its budget."""
         return bool(worker.members) and all(self.crashes[run_id] < RETRIES for run_id in worker.members)
 
-    def _end(self, process: Process, teller: "SimCluster", error: SeedbedError | None) -> None:
+    def _end(self, process: Process, error: SeedbedError | None) -> None:
         process.alive = False
         pack_id = process.worker.pack_id
         if isinstance(error, Died):
             self.checks.on_crash(process.worker)
-            teller.tell(PackLost(pack_id, ClusterError("the pack's process ended")))
+            process.tell(PackLost(pack_id, ClusterError("the pack's process ended")))
             return
         if error is not None:
             with contextlib.suppress(SeedbedError):
                 process.worker.pulse.end()
-            teller.tell(PackLost(pack_id, error))
+            process.tell(PackLost(pack_id, error))
         else:
-            teller.tell(PackEnded(pack_id, get_outcome(self.store, pack_id)))
+            process.tell(PackEnded(pack_id, get_outcome(self.store, pack_id)))
 
     def maybe_lose_node(self) -> None:
         """Now and then, let a node be cut off, its workers training on, or die with them."""
@@ -394,6 +404,13 @@ class SimCluster:
         if world.strikes("launch_doubled"):
             world.at(10 * world.uniform(), lambda: world.begin(pack_id, self))
 
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+        found = [it for it in self.world.processes if it.worker.pack_id == pack_id and it.worker.pulse.number]
+        for process in found:
+            if process.alive and not process.cut and not self.world.strikes("adoption_lost", 6.0):
+                self.running[pack_id] = process
+                process.tellers.append(self)
+
     def tell(self, item: News) -> None:
         world = self.world
         delay = 60 * world.uniform() if world.strikes("news_late") else world.uniform()
@@ -417,8 +434,10 @@ class SimCluster:
 
     def kill(self, pack_id: str) -> None:
         process = self.running.get(pack_id)
-        if process is not None and not process.cut:
+        if process is not None and not process.cut and process.alive:
             process.alive = False
+            process.tellers.remove(self)
+            process.tell(PackLost(pack_id, ClusterError("the pack's process was killed")))
 
     def close(self) -> None:
         pass
