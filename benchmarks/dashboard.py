@@ -1,170 +1,204 @@
-"""What the dashboard costs: bytes, seconds and memory for a made study of RUNS × STEPS.
+"""What the dashboard costs: bytes, seconds and memory over a store of RUNS × 1,000 steps, of one metric.
 
-    python -m benchmarks.dashboard [RUNS] [STEPS]
+    python -m benchmarks.dashboard [RUNS]
 
-The server runs in this process with a made study in memory; a real Chromium opens it. Times are wall-clock and depend
-on the machine's other load; goals are those for 10,000 runs × 1,000 steps.
+The store is a real one (claims, verified shards, committed tables; the values are made up), the server a process of its
+own, and a real Chromium opens it. Times are wall-clock and depend on the machine's other load. Goals are those for
+10,000 runs.
 """
 
+import argparse
 import gzip
-import resource
+import json
+import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
-import pyarrow as pa
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
-from jobs.identity import canonical_json
-from jobs.records import METRICS, RUNS, TABLES
-from jobs.seeds import Seeds
+from benchmarks.statistics import fill, study
 from jobs.store import open_store
-from jobs.study import SuccessRule
-from orchestrator.dashboard import charts, questions
-from orchestrator.dashboard.feed import Shelf
-from orchestrator.dashboard.pages.runs import matching_rows, run_rows
-from orchestrator.dashboard.pages.study import study
-from orchestrator.dashboard.server import Dashboard, Settings
-from orchestrator.dashboard.tokens import Scope, load_tokens
-from orchestrator.declared import Declared, DeclaredCondition, DeclaredRun
-from orchestrator.rollups import rollups_of
-from orchestrator.summary import summarise
+from orchestrator.dashboard import charts
+from orchestrator.dashboard.tokens import Scope, load_tokens, make_link_code
+from orchestrator.declared import register
+from orchestrator.library import Library
 
-METRIC, CONDITIONS, REPEATS = "heldout.accuracy", 10, 5
+METRIC, PORT, REPEATS = "heldout.accuracy", 8798, 20
 STATIC = Path(charts.__file__).parent / "static"
+SERVE = "from orchestrator.cli import main; main()"
+CONDITION = "model.width=16"
+DRAW = """async ({view, study, condition, metric}) => {
+  const {Panel, fetchLines, range} = await import("/static/curves.js");
+  const {fetchJson, rows} = await import("/static/state.js");
+  const path = `/study/${study}`, query = `metric=${metric}&condition=${encodeURIComponent(condition)}`;
+  const fan = rows(await fetchJson(`${path}/fan.json?metric=${metric}`)).filter((r) => r.condition === condition);
+  const lines = view === "lines" ? await fetchLines(`${path}/lines.bin?${query}&px=8000`) : null;
+  const seconds = [];
+  for (let i = 0; i < 5; i += 1) {
+    const panel = new Panel("measured", {launched: 1000, onPick() {}, onZoom() {}, height: 400});
+    document.body.append(panel.root);
+    Object.assign(panel, {view, fan, lines});
+    const began = performance.now();
+    panel.draw([-0.03, 1.03]);
+    await new Promise((done) => queueMicrotask(done));  // uPlot draws in a microtask
+    panel.root.querySelector("canvas").getContext("2d").getImageData(0, 0, 1, 1);
+    seconds.push((performance.now() - began) / 1000);
+    panel.plot.destroy();
+    panel.root.remove();
+  }
+  const points = lines ? lines.values.length * lines.steps.length : fan.length;
+  return {seconds: seconds.sort((a, b) => a - b)[2], points};
+}"""
+
+
+@dataclass
+class Served:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    token: str
+    peak: dict[str, float] = field(default_factory=dict)
+
+    def get(self, path: str) -> bytes:
+        """Return the answer to a request, as it is after decompression."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", headers=headers)
+        with urllib.request.urlopen(request) as answer:  # noqa: S310
+            return bytes(answer.read())
+
+    def memory_mb(self, what: str) -> float:
+        """Return VmRSS or VmHWM (the most so far) of the server, in MB."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024 / 1e6
+
+
+@contextmanager
+def served(store: Path, tokens: Path) -> Iterator[Served]:
+    """Serve the store until the context is left; waits until a study is shown."""
+    words = ["serve", str(store), "--port", str(PORT), "--tokens", str(tokens), "--json"]
+    process = subprocess.Popen([sys.executable, "-c", SERVE, *words], stdout=subprocess.DEVNULL)
+    found = Served(process, load_tokens(tokens)[Scope.READ])
+    try:
+        while True:
+            assert process.poll() is None, "the server has ended"
+            try:
+                if json.loads(found.get("/home.json"))["studies"]:
+                    break
+            except OSError:
+                pass
+            time.sleep(0.05)
+        yield found
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def timed(call: Callable[[int], object], repeats: int = REPEATS) -> tuple[float, float]:
+    """Return the median and the 95th percentile of the seconds of calls, after one that is not counted."""
+    call(-1)
+    seconds = []
+    for number in range(repeats):
+        began = time.perf_counter()
+        call(number)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds), float(np.quantile(seconds, 0.95))
 
 
 def main() -> None:
-    """Measure and print a table."""
-    runs, steps = (int(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else (1_000, 1_000)
-    folder = Path(tempfile.mkdtemp())
-    dashboard = Dashboard(
-        open_store(folder / "s", create=True), Settings(port=8798), load_tokens(folder / "tokens.json")
-    )
-    view = dashboard.view
-    view.feed._shelves["made"] = made_shelf(runs, steps)  # noqa: SLF001  (a store of this size takes an hour to write)
-    rows: list[tuple[str, float, str, str]] = []
-    params = {"name": "made", "study": "made", "condition": "width=0", "px": "1200"}
-    fan = questions.fan("made", METRIC).sql
-
-    def forget() -> None:
-        view.feed._answers.clear()  # noqa: SLF001
-
-    rows.append(("roll-up query", timed(lambda: (forget(), view.feed.ask("made", fan))), "s", "0.3"))
-    rows.append(("page of the study", timed(lambda: study(view, params)), "s", ""))
-    rows.append(("lines of one condition", timed(lambda: charts.lines(view, params)), "s", ""))
-    rows.append(("all rows of the table", timed(lambda: (forget(), run_rows(view, params))), "s", ""))
-    numbers = iter(range(10**6))
-
-    def filter_rows() -> None:
-        matching_rows(view, params | {"filter": f"seed_init>={next(numbers)} width=3"})
-
-    rows.append(("filter of the table", timed(filter_rows), "s", "0.1"))
-    rows += in_browser(dashboard)
-    rows.append(("server, most memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB", "250"))
-    print(f"{runs:,} runs × {steps:,} steps in {CONDITIONS} conditions")
+    """Make a store, measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=int, nargs="?", default=1_000)
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="seedbed-dashboard-bench-"))
+    store = open_store(folder / "store", create=True)
+    made = study(given.runs)
+    register(store, made, "many.yaml")
+    fill(store, made, np.random.default_rng(0), metric_count=1)
+    Library(store).collect("many")
+    tokens = folder / "tokens.json"
+    began = time.perf_counter()
+    try:
+        with served(folder / "store", tokens) as server:
+            rows = [("start, until the study is shown", time.perf_counter() - began, "s", "")]
+            rows += measure(server, tokens)
+    finally:
+        shutil.rmtree(folder)
+    print(f"{given.runs:,} runs × 1,000 steps in 10 conditions; load average {os.getloadavg()[0]:.1f}")
     for what, value, unit, goal in rows:
-        print(f"{what:28}{value:10.3f} {unit:3} {'goal ≤ ' + goal if goal else ''}")
-    shutil.rmtree(folder)
+        print(f"{what:44}{value:10.3f} {unit:3} {'goal ≤ ' + goal if goal else ''}")
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Return the median seconds of a few calls after one that is not counted."""
-    call()
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+def measure(server: Served, tokens: Path) -> list[tuple[str, float, str, str]]:
+    """Return rows of what was measured: what, value, unit, goal."""
+    rows = [("server after its start", server.memory_mb("VmRSS"), "MB", "")]
+    fan = "SELECT step, n, q05, q25, q50, q75, q95 FROM rollups WHERE metric = '{}' AND condition = '{}' AND step >= {}"
+
+    def roll_up(number: int) -> bytes:
+        return server.get(f"/answer.json?study=many&q={quote(fan.format(METRIC, CONDITION, number))}")
+
+    median, p95 = timed(roll_up)
+    rows += [("roll-up query, a new one each time", median, "s", ""), ("the same, p95", p95, "s", "0.3")]
+    median, p95 = timed(lambda n: server.get(f"/places.json?study=many&filter={quote(f'seed_init>={n} width=16')}"))
+    rows += [("filter of the table", median, "s", "0.1"), ("the same, p95", p95, "s", "")]
+    rows.append(("the study's page as JSON", timed(lambda _: server.get("/study/many.json"), 5)[0], "s", ""))
+    rows.append(("all rows of the table", timed(lambda _: server.get("/rows.json?study=many"), 5)[0], "s", ""))
+    lines = f"/study/many/lines.bin?condition={quote(CONDITION)}&px=1200"
+    rows.append(("lines of one condition", timed(lambda _: server.get(lines), 5)[0], "s", ""))
+    rows += in_browser(server, tokens)
+    rows.append(("server, with all that was asked", server.memory_mb("VmRSS"), "MB", "250"))
+    rows.append(("server, the most at any time", server.memory_mb("VmHWM"), "MB", "250"))
+    return rows
 
 
-def in_browser(dashboard: Dashboard) -> list[tuple[str, float, str, str]]:
+def in_browser(server: Served, tokens: Path) -> list[tuple[str, float, str, str]]:
     """Return what a browser measures on the page of the study."""
-    thread = threading.Thread(target=dashboard.serve)
-    thread.start()
-    while not dashboard.is_serving:
-        time.sleep(0.01)
-    token = dashboard.tokens[Scope.READ]
-    address = "http://127.0.0.1:8798/study/made"
-    request = urllib.request.Request(address, headers={"authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
-        html = len(gzip.compress(answer.read(), 5))
     modules = [
         p for p in STATIC.glob("*.js") if not p.name.startswith("page-") or p.name in ("page-study.js", "page-home.js")
     ]
     parts = [*modules, STATIC / "style.css", *(STATIC / "vendor").glob("*.min.*")]
-    page_kb = (html + sum(len(gzip.compress(part.read_bytes(), 5)) for part in parts)) / 1000
+    whole = [server.get("/study/many"), *(part.read_bytes() for part in parts)]
+    page_kb = sum(len(gzip.compress(part, 5)) for part in whole) / 1000
     with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-accelerated-2d-canvas", "--enable-precise-memory-info"]
         chromium = shutil.which("chromium") or "chromium"
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-accelerated-2d-canvas"]
-        )
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         page = browser.new_page()
-        page.goto(dashboard.link(Scope.READ))
-        page.wait_for_url("**:8798/")
-        page.goto(address)
+        code = make_link_code(load_tokens(tokens), Scope.READ, time.time())
+        page.goto(f"http://127.0.0.1:{PORT}/login?once={code}")
+        page.wait_for_url(f"**:{PORT}/")
+        page.goto(f"http://127.0.0.1:{PORT}/study/many")
         page.wait_for_selector("html[data-ready=yes]")
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
-        began = time.perf_counter()
-        page.click('#fan [data-choice="both"]')
-        page.wait_for_function("document.querySelector('#fan [data-count]').textContent.includes('n =')")
-        lines = time.perf_counter() - began
+        fan, lines = drawn(page, "fan"), drawn(page, "lines")
+        page.reload()
+        page.wait_for_selector("html[data-ready=yes]")
         heap = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
         browser.close()
-    dashboard.stop()
-    thread.join()
     return [
         ("page, compressed", page_kb, "kB", "150"),
         ("first paint", paint, "s", "0.5"),
-        ("switch to every line", lines, "s", ""),
+        ("fan of one condition", fan["seconds"], "s", "0.05"),
+        (f"{lines['points']:,.0f} points as lines", lines["seconds"], "s", "0.6 for a million"),
         ("heap of the page", heap, "MB", "150"),
     ]
 
 
-def made_shelf(count: int, steps: int) -> Shelf:
-    """Return a study of `count` runs whose curves rise at random times."""
-    generator = np.random.default_rng(0)
-    conditions = tuple(DeclaredCondition(f"c{i}", f"width={i}", {"width": i}, steps - 1) for i in range(CONDITIONS))
-    runs = tuple(
-        DeclaredRun(f"r1-{i:020x}", conditions[i % CONDITIONS], Seeds(i // CONDITIONS, i // CONDITIONS, 0, 0))
-        for i in range(count)
-    )
-    onset = generator.exponential(steps / 2, count)
-    values = 0.5 + 0.5 * (np.arange(steps) >= onset[:, None]) - 0.02 * generator.random((count, steps))
-    ids = pa.DictionaryArray.from_arrays(np.repeat(np.arange(count, dtype=np.int32), steps), [r.id for r in runs])
-    columns = {
-        "run_id": ids.cast(pa.string()),
-        "attempt": np.ones(count * steps, np.int32),
-        "step": np.tile(np.arange(steps), count),
-        "metric": pa.repeat(pa.scalar(METRIC), count * steps),
-        "value": values.ravel(),
-        "correct": pa.nulls(count * steps, pa.int64()),
-        "total": pa.nulls(count * steps, pa.int64()),
-    }
-    metrics = pa.table([columns[name] for name in METRICS.names], schema=METRICS)
-    table = pa.Table.from_pylist([_row(run, steps) for run in runs], schema=RUNS)
-    rule = SuccessRule(metric=METRIC, threshold=0.9, sustained=2)
-    declared = Declared("made", 1, "made.yaml", "study: made\n", "", "", "width", rule, conditions, runs)
-    empty = {name: schema.empty_table() for name, schema in TABLES.items()}
-    tables = empty | {"runs": table, "metrics": metrics, "rollups": rollups_of(table, metrics)}
-    return Shelf(declared, tables, summarise(declared, tables), 1, time.time())
-
-
-def _row(run: DeclaredRun, steps: int) -> dict[str, object]:
-    seeds = {f"seed_{name}": seed for name, seed in run.seeds.as_dict().items()}
-    zero: dict[str, object] = {f.name: "" if pa.types.is_string(f.type) else 0 for f in RUNS}
-    own = {"study": "made", "run_id": run.id, "condition_id": run.condition.id, "condition": run.condition.label}
-    factors = canonical_json(run.condition.factors).decode()
-    ends = {"status": "finished", "attempts": 1, "last_step": steps - 1, "planned_steps": steps - 1}
-    return zero | own | seeds | ends | {"factors": factors, "mixed_environment": False}
+def drawn(page: Page, view: str) -> dict[str, float]:
+    """Return the median seconds that a panel takes until its pixels are there, and of how many points."""
+    asked = {"view": view, "study": "many", "condition": CONDITION, "metric": METRIC}
+    found: dict[str, float] = page.evaluate(DRAW, asked)
+    return found
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def study(runs: int) -> Study:
     return parse_study(STUDY.format(count=runs // CONDITIONS), "many.yaml", Path())
 
 
-def fill(store: Store, made: Study, generator: np.random.Generator) -> int:
+def fill(store: Store, made: Study, generator: np.random.Generator, metric_count: int = METRIC_COUNT) -> int:
     """Write claims, shards and outcomes of all runs into the store; returns the number of rows."""
     by_condition: dict[str, list[str]] = {}
     for run in made.runs:
@@ -60,14 +60,14 @@ def fill(store: Store, made: Study, generator: np.random.Generator) -> int:
     rows = 0
     for condition_id, ids in by_condition.items():
         for start in range(0, len(ids), PACK_RUNS):
-            rows += _pack(store, f"{condition_id}.{start:06d}", ids[start : start + PACK_RUNS], generator)
+            rows += _pack(store, f"{condition_id}.{start:06d}", ids[start : start + PACK_RUNS], generator, metric_count)
     return rows
 
 
-def _pack(store: Store, pack_id: str, runs: list[str], generator: np.random.Generator) -> int:
+def _pack(store: Store, pack_id: str, runs: list[str], generator: np.random.Generator, metric_count: int) -> int:
     for run_id in runs:
         claim(store, run_id, pack_id, (FRESH, ""), {}, after=0)
-    metrics = ["heldout.accuracy", *(f"heldout.metric{number}" for number in range(1, METRIC_COUNT))]
+    metrics = ["heldout.accuracy", *(f"heldout.metric{number}" for number in range(1, metric_count))]
     rows = 0
     for number, first in enumerate(range(0, STEPS, PROBES_PER_SHARD)):
         table = _rows(runs, metrics, range(first, first + PROBES_PER_SHARD), generator)

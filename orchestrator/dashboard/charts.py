@@ -30,7 +30,8 @@ _MOST_PIXELS, _PIXELS = 8_000, 1_200
 def chart_table(view: View, params: Params) -> pa.Table:
     """Return the rows behind one chart of a study, the answer of its question; raises NotFound, QueryError."""
     shelf = view.feed.shelf(params["name"])
-    answer = view.feed.ask(shelf.declared.name, question_of(shelf, params).sql)
+    question = question_of(shelf, params)
+    answer = view.feed.ask(shelf.declared.name, question.sql, at_last=question.at_last)
     after = params.get("after", "")
     if after and "step" in answer.column_names:
         answer = answer.filter(pc.field("step") >= _whole(after, "after"))
@@ -115,7 +116,9 @@ def _rows(shelf: Shelf, metric: str, condition_id: str) -> pa.Table:
 
 
 def _scores(view: View, shelf: Shelf, label: str) -> dict[str, bool]:
-    answer = view.feed.ask(shelf.declared.name, questions.scores(shelf.declared.name, shelf.summary.rule).sql)
+    answer = view.feed.ask(
+        shelf.declared.name, questions.scores(shelf.declared.name, shelf.summary.rule).sql, at_last=True
+    )
     mine = answer.filter(pc.field("condition") == label)
     return dict(zip(mine["run_id"].to_pylist(), mine["success"].to_pylist(), strict=True))
 

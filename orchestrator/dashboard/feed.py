@@ -4,31 +4,34 @@ A study becomes a `Shelf`: its tables, its summary, and a version that grows wit
 never the store's tables; listeners are told which study changed and, for each condition, from which step on.
 """
 
+import re
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from jobs.errors import NotFound, SeedbedError
+from jobs.errors import NotFound, QueryError, SeedbedError
 from jobs.records import Status
 from orchestrator.collected import Collected, Tables
+from orchestrator.dashboard.beside import Beside, Carried
+from orchestrator.dashboard.sandbox import Limits, Sandbox
+from orchestrator.dashboard.summaries import Summaries
 from orchestrator.declared import Declared
 from orchestrator.library import Library, standing_of
 from orchestrator.query import sql
-from orchestrator.summary import Curves, StudySummary, summarise
+from orchestrator.summary import StudySummary
 
 _LEAST_PAUSE_S = 0.3
 _SHARE = 0.5  # of one core's time that looking may take where the store is large
 _MOST_REMEMBERED = 200
 _MOST_ANSWER_BYTES, _MOST_KEPT_BYTES = 8 * 1024**2, 48 * 1024**2
-_NO_CURVES = Curves((), np.empty(0, np.int64), np.empty((0, 0)))
+_MOST_ROWS = 2_000_000  # of an answer to one of the dashboard's own questions
+_NAMES_METRICS = re.compile(r"\bmetrics\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Shelf:
 
     version  grows with every change, and over restarts of the server
     at       seconds since 1970 of the look
+    last     the rows of the rule's metric at the last step of their runs; None: they are looked up
     """
 
     declared: Declared
@@ -44,6 +48,7 @@ class Shelf:
     summary: StudySummary
     version: int
     at: float
+    last: pa.Table | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -77,6 +82,7 @@ class Feed:
 
     library: Library
     wall: Callable[[], float] = time.time
+    beside: Beside = field(default_factory=Beside)
     trouble: str = ""
     _shelves: dict[str, Shelf] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
@@ -86,6 +92,14 @@ class Feed:
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _folder: tempfile.TemporaryDirectory[str] | None = None
+    _summaries: Summaries = field(init=False)
+    _asker: Sandbox = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.library.map = self.beside.map
+        self._summaries = Summaries(self.beside.map)
+        # The dashboard's own questions to large tables: another process, since DuckDB takes what it is given.
+        self._asker = Sandbox(Limits(seconds=120.0, memory_bytes=2 * 1024**3, rows=_MOST_ROWS), width=1)
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with all that changes, in the order in which it was seen."""
@@ -106,17 +120,33 @@ class Feed:
         except KeyError:
             raise NotFound(name, "is no study of this store") from None
 
-    def ask(self, name: str, text: str) -> pa.Table:
-        """Return the answer of one of the dashboard's own questions; equal ones are answered once a version."""
+    def ask(self, name: str, text: str, *, at_last: bool = False) -> pa.Table:
+        """Return the answer of one of the dashboard's own questions; equal ones are answered once a version.
+
+        at_last  of `metrics` it needs no rows but those of the rule's metric at the last step; raises QueryError
+        """
         shelf = self.shelf(name)
         key = (name, shelf.version, text)
         answer = self._answers.get(key)
         if answer is None:
-            # A table that the text does not name is not shown to DuckDB: factors of 10,000 runs take time.
-            answer = sql({table: view for table, view in _views(shelf.tables).items() if table in text}, text)
+            answer = self._answer(shelf, text, at_last=at_last)
             if answer.nbytes <= _MOST_ANSWER_BYTES:
                 self._remember(key, answer)
         return answer
+
+    def _answer(self, shelf: Shelf, text: str, *, at_last: bool) -> pa.Table:
+        carried = Carried.of(shelf.tables)
+        by_last = at_last and shelf.last is not None
+        if _NAMES_METRICS.search(text) and not by_last and carried.size_bytes > self.beside.few_bytes:
+            found = self._asker.ask(text, self.files(shelf.declared.name))
+            if found.cut:
+                raise QueryError(f"more than {_MOST_ROWS:,} rows: `seedbed query --out FILE` writes them all")
+            return found.table
+        # A table that the text does not name is not shown to DuckDB: factors of 10,000 runs take time.
+        named = {table: rows for table, rows in _small(shelf.tables).items() if table in text and table != "metrics"}
+        if _NAMES_METRICS.search(text):
+            named["metrics"] = shelf.last if by_last else _views(shelf.tables)["metrics"]
+        return sql(named, text)
 
     def _remember(self, key: tuple[str, int, str], answer: pa.Table) -> None:
         with self._lock:
@@ -148,7 +178,9 @@ class Feed:
                 aside.rename(folder)
                 self._drop_older(number)
             if with_estimates and not (folder / "estimates").exists():
-                _write(standing_of(shelf.declared, shelf.tables), folder / "estimates.part")
+                carried = Carried.of(shelf.tables)
+                rows = self.beside.call(carried.size_bytes, _estimates, shelf.declared, carried)
+                _write(rows, folder / "estimates.part")
                 (folder / "estimates.part").rename(folder / "estimates")
         found = {table: [folder / table] for table in whole}
         if parts is not None:
@@ -185,7 +217,8 @@ class Feed:
         if before and before.declared == declared and _is_same(tables, before.tables):
             return
         version = max(int(self.wall() * 1000), before.version + 1 if before else 0)
-        shelf = Shelf(declared, tables, _summary(declared, tables), version, self.wall())
+        summary, last = self._summaries.of(declared, tables)
+        shelf = Shelf(declared, tables, summary, version, self.wall(), last)
         self._shelves[name] = shelf
         for listener in self._listeners:
             listener(News(shelf, before, _changed(before, shelf)))
@@ -206,14 +239,21 @@ class Feed:
         pause = _LEAST_PAUSE_S
         while not self._stop.wait(pause):
             pause = max(_LEAST_PAUSE_S, self.look() * (1 / _SHARE - 1))
+            self.beside.rest()
 
     def stop(self) -> None:
-        """End the thread and remove the files."""
+        """End the thread and the processes, and remove the files."""
         self._stop.set()
         if self._thread:
             self._thread.join()
+        self.beside.close()
+        self._asker.close()
         if self._folder:
             self._folder.cleanup()
+
+
+def _estimates(declared: Declared, carried: Carried) -> pa.Table:
+    return standing_of(declared, carried.tables())
 
 
 def _views(tables: Tables) -> Mapping[str, Any]:
@@ -235,25 +275,6 @@ def _is_same(tables: Collected, before: Tables) -> bool:
         return False
     hashes = [[placed.part.sha256 for placed in each.parts] for each in (tables, before)]
     return hashes[0] == hashes[1] and all(tables.small[name].equals(before.small[name]) for name in tables.small)
-
-
-def _summary(declared: Declared, tables: Collected) -> StudySummary:
-    """Return the summary of a study, one condition after another: no more than one condition's rows are in memory.
-
-    It is without curves: pages read those from the parts.
-    """
-    found = []
-    for condition in declared.conditions:
-        runs = tables["runs"].filter(pc.field("condition_id") == condition.id)
-        parts = tuple(placed for placed in tables.parts if placed.part.condition_id == condition.id)
-        own = Collected(tables.small | {"runs": runs}, parts)
-        of_condition = summarise(replace(declared, conditions=(condition,)), own)
-        found.append(replace(of_condition.conditions[0], curves=_NO_CURVES))
-    return replace(summarise(replace(declared, conditions=()), _without_rows(tables)), conditions=tuple(found))
-
-
-def _without_rows(tables: Collected) -> Collected:
-    return Collected(tables.small | {"runs": tables["runs"].slice(0, 0)}, ())
 
 
 def _changed(before: Shelf | None, after: Shelf) -> dict[str, int]:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import NotFound
+from orchestrator.dashboard.beside import Beside, Carried
 from orchestrator.dashboard.feed import Shelf
+from orchestrator.declared import Declared
 
 KINDS = {
     "ridgeline": ("The distribution over steps", "Each line is a histogram over runs at one probe."),
@@ -53,6 +55,7 @@ class _Kept:
 class Pictures:
     """Draws and keeps pictures."""
 
+    beside: Beside
     _kept: dict[Key, _Kept] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "seedbed-pictures"))
@@ -72,7 +75,9 @@ class Pictures:
                 kept.settle()
             if kept is None or (kept.version != shelf.version and kept.coming.done()):
                 newest = kept.newest if kept is not None else None
-                self._kept[key] = kept = _Kept(shelf.version, self._thread.submit(_draw, shelf, kind, metric), newest)
+                self._kept[key] = kept = _Kept(
+                    shelf.version, self._thread.submit(self._draw, shelf, kind, metric), newest
+                )
                 self._drop_oldest()
         error = kept.coming.exception() if kept.coming.done() else None
         kept.settle()
@@ -94,6 +99,10 @@ class Pictures:
             raise NotFound(f"{kind}.{form}", "was not drawn yet: ask for its .json first")
         return kept.newest[1][form]
 
+    def _draw(self, shelf: Shelf, kind: str, metric: str) -> Drawn:
+        carried = Carried.of(shelf.tables)
+        return self.beside.call(carried.size_bytes, _draw, shelf.declared, carried, kind, metric)
+
     def close(self) -> None:
         """Let the thread end; what was begun is finished first."""
         self._thread.shutdown(cancel_futures=True)
@@ -103,12 +112,12 @@ class Pictures:
             del self._kept[next(iter(self._kept))]
 
 
-def _draw(shelf: Shelf, kind: str, metric: str) -> Drawn:
+def _draw(declared: Declared, carried: Carried, kind: str, metric: str) -> Drawn:
     from orchestrator.plots.kinds import KINDS as DRAWERS  # matplotlib takes a second
     from orchestrator.plots.style import house_style, write
     from orchestrator.questions.asked import Options, Question
 
-    question = Question(shelf.declared, shelf.tables, Options(metric=metric))
+    question = Question(declared, carried.tables(), Options(metric=metric))
     with tempfile.TemporaryDirectory(prefix="seedbed-picture-") as folder, house_style():
         figure = DRAWERS[kind].draw(question)
         return {form: write(figure, Path(folder) / f"figure.{form}").read_bytes() for form in FORMATS}

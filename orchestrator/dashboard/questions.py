@@ -11,11 +11,15 @@ from jobs.study import SuccessRule
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a chart draws, as one SELECT; `python` is the same number, or the estimate over it, from a notebook."""
+    """What a chart draws, as one SELECT; `python` is the same number, or the estimate over it, from a notebook.
+
+    at_last  of `metrics` it reads no rows but those of the rule's metric at the last step
+    """
 
     title: str
     sql: str
     python: str
+    at_last: bool = False
 
     def links(self, study: str) -> dict[str, str]:
         """Return title, SQL, Python, and where the SQL page answers it."""
@@ -63,7 +67,7 @@ def scores(study: str, rule: SuccessRule) -> Question:
         f"WHERE metric = {text(rule.metric)} AND step = planned_steps AND status = 'finished'\n"
         "ORDER BY condition, score, run_id"
     )
-    return Question(f"{rule.metric} at the last step", sql, _python(study, sql))
+    return Question(f"{rule.metric} at the last step", sql, _python(study, sql), at_last=True)
 
 
 def successes(study: str, rule: SuccessRule) -> Question:
@@ -75,7 +79,7 @@ def successes(study: str, rule: SuccessRule) -> Question:
         "  count(*) FILTER (value IS NOT NULL OR status = 'diverged') AS known, count(*) AS launched\n"
         "FROM runs LEFT JOIN last USING (run_id) GROUP BY condition ORDER BY condition"
     )
-    return Question("P(success)", sql, f"seedbed.open(STORE).success_probability({study!r})")
+    return Question("P(success)", sql, f"seedbed.open(STORE).success_probability({study!r})", at_last=True)
 
 
 def statuses(study: str) -> Question:

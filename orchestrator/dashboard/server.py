@@ -90,7 +90,7 @@ class Dashboard:
         sandbox = Sandbox(settings.limits)
         gate, control = Gate(self.tokens, time.time), Control(self.store, settings.drive_at)
         name = self.store.url.rstrip("/").rpartition("/")[2]
-        self.view = View(feed, sandbox, alarm, broadcast, gate, control, Pictures(), name)
+        self.view = View(feed, sandbox, alarm, broadcast, gate, control, Pictures(feed.beside), name)
         inner = BodyLimit(make_app(self.view, settings.cookie))
         self.app = Guard(self._with_loop(inner), self.view.gate, settings.hosts, settings.cookie)
 

@@ -11,6 +11,7 @@ import pytest
 from jobs.errors import NotFound
 from jobs.store import LocalStore, open_store
 from orchestrator.adaptive import Decision, Look
+from orchestrator.dashboard.beside import Beside
 from orchestrator.dashboard.pages.study import decisions_of
 from orchestrator.dashboard.pictures import KINDS, Pictures
 from orchestrator.declared import read_declared
@@ -56,7 +57,7 @@ def test_what_cannot_be_drawn_says_why(reader: Visitor) -> None:
 
 
 def test_the_page_does_not_wait_and_an_old_picture_says_so(reader: Visitor) -> None:
-    pictures, held = Pictures(), threading.Event()
+    pictures, held = Pictures(Beside()), threading.Event()
     shelf = reader.dashboard.view.feed.shelf("tiny")
     pictures._thread.submit(held.wait)
     assert pictures.state(shelf, "ridgeline", "heldout.accuracy")["state"] == "drawing"

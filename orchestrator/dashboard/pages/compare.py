@@ -47,6 +47,6 @@ def _side(view: View, name: str, index: int, metric: str) -> Body:
         "numbers": {key: value for key, value in numbers.items() if key != "runs"},
         "rule": shelf.summary.rule.model_dump(mode="json"),
         "fan": [row for row in rows_of(view.feed.ask(name, fan.sql)) if row["condition"] == label],
-        "scores": [row for row in rows_of(view.feed.ask(name, scores.sql)) if row["condition"] == label],
+        "scores": [row for row in rows_of(view.feed.ask(name, scores.sql, at_last=True)) if row["condition"] == label],
         "questions": {"fan": fan.links(name), "scores": scores.links(name)},
     }

@@ -20,7 +20,7 @@ def runs(view: View, params: Params) -> Body:
     """Return what stands around the table: its columns, the filter's SQL, the groups where some were asked for."""
     shelf = view.feed.shelf(study_of(view, params))
     name = shelf.declared.name
-    table = view.feed.ask(name, _rows_sql(shelf, "true"))
+    table = view.feed.ask(name, _rows_sql(shelf, "true"), at_last=True)
     columns = columns_of_runs(table)
     matching = where(params.get("filter", ""), columns, _texts(columns))
     question = questions.Question("Runs", _rows_sql(shelf, matching), f"seedbed.open(STORE).runs({name!r}).pandas()")
@@ -36,7 +36,7 @@ def runs(view: View, params: Params) -> Body:
         "sort": params.get("sort", ""),
         "group": group,
         "groups": _groups(view, shelf, columns, matching, group) if group else None,
-        "matching": view.feed.ask(name, f"SELECT count(*) AS n FROM ({question.sql})")["n"][0].as_py(),
+        "matching": view.feed.ask(name, f"SELECT count(*) AS n FROM ({question.sql})", at_last=True)["n"][0].as_py(),
         "launched": shelf.launched,
         "rule": shelf.summary.rule.model_dump(mode="json"),
         "question": question.links(name),
@@ -60,15 +60,17 @@ def run_table(view: View, params: Params) -> pa.Table:
     """Return all rows that pass the filter, as a table."""
     shelf = view.feed.shelf(study_of(view, params))
     name = shelf.declared.name
-    columns = columns_of_runs(view.feed.ask(name, _rows_sql(shelf, "true")))
-    return view.feed.ask(name, _rows_sql(shelf, where(params.get("filter", ""), columns, _texts(columns))))
+    columns = columns_of_runs(view.feed.ask(name, _rows_sql(shelf, "true"), at_last=True))
+    return view.feed.ask(
+        name, _rows_sql(shelf, where(params.get("filter", ""), columns, _texts(columns))), at_last=True
+    )
 
 
 def matching_rows(view: View, params: Params) -> Body:
     """Return the places of the rows that pass the filter, in the table of all rows."""
     shelf = view.feed.shelf(study_of(view, params))
     name = shelf.declared.name
-    scored = view.feed.ask(name, _rows_sql(shelf, "true"))
+    scored = view.feed.ask(name, _rows_sql(shelf, "true"), at_last=True)
     columns = columns_of_runs(scored)
     matching = where(params.get("filter", ""), columns, _texts(columns))
     placed = scored.append_column("place of row", pa.array(range(scored.num_rows), pa.int32()))
@@ -115,6 +117,6 @@ def _groups(view: View, shelf: Shelf, columns: Columns, matching: str, asked: st
         f"FROM ({_rows_sql(shelf, matching)})\nGROUP BY {group} ORDER BY {group}"
     )
     name = shelf.declared.name
-    rows: list[dict[str, Any]] = rows_of(view.feed.ask(name, text))
+    rows: list[dict[str, Any]] = rows_of(view.feed.ask(name, text, at_last=True))
     question = questions.Question("Groups", text, f"seedbed.open(STORE).sql({text!r}, study={name!r}).pandas()")
     return {"rows": rows, "question": question.links(name)}
