@@ -7,37 +7,61 @@ import asyncio
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from orchestrator.dashboard.guard import App, Message, Receive, Send
 
 REQUEST_S = 10.0
 MOST_BODY_BYTES = 256 * 1024
 MOST_HEAD_BYTES = 32 * 1024
+MOST_CONNECTIONS = 900  # at once; more than all streams of news
 
 
 class ImpatientProtocol(H11Protocol):
     """HTTP/1.1 whose connections are closed when, looked at every `REQUEST_S`, no answer is under way.
 
-    That ends idle connections, and requests whose head arrives byte by byte; the first one or any later one.
+    That ends idle connections, and requests whose head arrives byte by byte; the first one or any later one. Where
+    there are too many, whoever came first and is idle makes room at once: ten thousand visitors who say nothing
+    keep nobody out.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
         self._clock = asyncio.get_running_loop().call_later(REQUEST_S, self._look)
+        self._open = _OPEN.setdefault(self.server_state, {})
+        self._open[self] = None
+        if len(self._open) > MOST_CONNECTIONS:
+            next((other for other in self._open if other.is_idle), self).close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no answer is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def close(self) -> None:
+        """Hang up."""
+        self._open.pop(self, None)
+        self.transport.close()
 
     def _look(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+        if self.is_idle:
+            self.close()
         else:
             self._clock = asyncio.get_running_loop().call_later(REQUEST_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking."""
         self._clock.cancel()
+        self._open.pop(self, None)
         super().connection_lost(exc)
+
+
+# Of each server its open connections, oldest first. Its own set has those, too, that are being closed.
+_OPEN: WeakKeyDictionary[ServerState, dict[ImpatientProtocol, None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +70,6 @@ class BodyLimit:
 
     app: App
     most_bytes: int = MOST_BODY_BYTES
-    seconds: float = REQUEST_S
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Read the whole body first, then hand on."""
@@ -54,7 +77,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         try:
-            body = await asyncio.wait_for(self._read(receive), self.seconds)
+            body = await asyncio.wait_for(self._read(receive), REQUEST_S)
         except TimeoutError:
             await _refuse(send, 408, "the request did not arrive in time")
             return

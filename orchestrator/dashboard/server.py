@@ -26,7 +26,7 @@ from orchestrator.dashboard.tokens import Gate, Scope
 from orchestrator.dashboard.view import View
 from orchestrator.library import Library
 
-_MOST_REQUESTS = 1_000
+_MOST_REQUESTS = 4_000  # at once; above limits.MOST_CONNECTIONS and all that may be accepted before they are counted
 _JUDGE_EVERY_S = 5.0
 
 
