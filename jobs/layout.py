@@ -28,6 +28,11 @@ def decision_key(study: str, number: int) -> str:
     return f"decisions/{study}.{number:04d}.json"
 
 
+def verdict_key(study: str, number: int) -> str:
+    """Return the key of what the `number`-th verification of the study found."""
+    return f"verdicts/{study}.{number:04d}.json"
+
+
 def task_key(code: str) -> str:
     """Return the key of the source of a user's own task with this `sha256:…` code."""
     return f"tasks/{code.removeprefix('sha256:')}.py"

@@ -1,5 +1,6 @@
 """`seedbed verify`: is the store what it says it is?"""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -7,10 +8,12 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.errors import StoreError
 from jobs.store import open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, StoreFolder, StudyName
 from orchestrator.cli.show import console, print_json, steady_progress
 from orchestrator.library import Library
+from orchestrator.verdicts import put_verdict
 from orchestrator.verify import Verdict, parse_span, verify
 
 _MOST_FINDINGS = 50
@@ -26,7 +29,8 @@ def command(
 ) -> None:
     """Check a study: files against hashes, chains of parents, schedules, seeds; and train some spans again.
 
-    Changes nothing. Exit code 0: everything fits; 1: something does not, and is listed with run, step and file.
+    Changes nothing, and leaves its verdict in the store for the dashboard. Exit code 0: everything fits; 1: something
+    does not, and is listed with run, step and file.
 
     [bold]Example:[/bold] seedbed verify demo --store demo-store --spans 5
     """
@@ -35,6 +39,8 @@ def command(
     declared = library.declared(library.only(study))
     with steady_progress(quiet=as_json) as progress:
         verdict = verify(library.store, declared, spans, seed, chosen, progress)
+    with suppress(StoreError):  # a store that can only be read can be verified, too
+        put_verdict(library.store, verdict)
     if as_json:
         print_json(verdict.as_dict())
     else:

@@ -1,7 +1,8 @@
 """What a scientist wants to be told of without looking: pure, from two looks at a study.
 
-Divergence, failed runs, findings of verification, a pack that says nothing any more, a study that ended, and one that
-fell behind its own pace. Each is said once for what is new in it: on the page, in a file, to a webhook.
+Divergence, failed runs, findings, a verification that failed, packs and studies that say nothing any more, a study that
+ended, and one that fell behind its own pace. Each is said once for what is new in it: on the page, in a file, to a
+webhook.
 """
 
 import json
@@ -51,6 +52,11 @@ def alerts_of(before: Shelf | None, after: Shelf) -> list[Alert]:
     findings = after.summary.findings - (before.summary.findings if before else 0)
     if findings > 0:
         found.append(Alert("finding", name, f"{findings} new findings in the table audit", at))
+    verdict, former = after.verdict, before.verdict if before else None
+    if verdict is not None and verdict.findings and (former is None or verdict.number > former.number):
+        worst = verdict.first[0]
+        told = f"`seedbed verify` found {verdict.findings}: {worst.kind} {worst.key or worst.run_id}: {worst.detail}"
+        found.append(Alert("verification", name, told, at))
     if _ended(after) and not (before and _ended(before)):
         found.append(Alert("finished", name, f"all {after.launched} runs have ended", at))
     return found
@@ -102,6 +108,23 @@ class Pace:
         if now - began < 2 * self.stall_s or now <= then:
             return ""
         return "behind" if (done - at_then) / (now - then) < _SLOW * (done - at_first) / (now - began) else ""
+
+
+@dataclass(slots=True)
+class Stalls:
+    """Which packs of a study have fallen silent, each said once."""
+
+    _said: set[str] = field(default_factory=set)
+
+    def judge(self, shelf: Shelf, stalled: set[str], now: float) -> Alert | None:
+        """Return an alert of this study's packs among `stalled` that were not told of, else None."""
+        new = (stalled - self._said) & set(pc.unique(shelf.tables["attempts"]["pack_id"]).to_pylist())
+        self._said = stalled
+        if not new:
+            return None
+        named = ", ".join(sorted(new)[:_MOST_NAMED])
+        told = f"{len(new)} pack{'' if len(new) == 1 else 's'} beat no more: {named}"
+        return Alert("stalled", shelf.declared.name, told, now)
 
 
 @dataclass(slots=True)

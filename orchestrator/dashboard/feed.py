@@ -20,11 +20,13 @@ from jobs.records import Status
 from orchestrator.collected import Collected, Tables
 from orchestrator.dashboard.beside import Beside, Carried
 from orchestrator.dashboard.sandbox import Limits, Sandbox
+from orchestrator.dashboard.signs import Signs
 from orchestrator.dashboard.summaries import Summaries
 from orchestrator.declared import Declared
-from orchestrator.library import Library, standing_of
+from orchestrator.library import NAMES_ESTIMATES, Library, standing_of
 from orchestrator.query import sql
 from orchestrator.summary import StudySummary
+from orchestrator.verdicts import Judged, newest_verdict
 
 _LEAST_PAUSE_S = 0.3
 _SHARE = 0.5  # of one core's time that looking may take where the store is large
@@ -41,6 +43,7 @@ class Shelf:
     version  grows with every change, and over restarts of the server
     at       seconds since 1970 of the look
     last     the rows of the rule's metric at the last step of their runs; None: they are looked up
+    verdict  what `seedbed verify` found last; None: never, or nothing that can be read
     """
 
     declared: Declared
@@ -49,6 +52,7 @@ class Shelf:
     version: int
     at: float
     last: pa.Table | None = None
+    verdict: Judged | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -84,6 +88,7 @@ class Feed:
     wall: Callable[[], float] = time.time
     beside: Beside = field(default_factory=Beside)
     trouble: str = ""
+    signs: Signs = field(init=False)
     _shelves: dict[str, Shelf] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
     _listeners: list[Listener] = field(default_factory=list)
@@ -97,6 +102,7 @@ class Feed:
 
     def __post_init__(self) -> None:
         self.library.map = self.beside.map
+        self.signs = Signs(self.library.store, time.monotonic)
         self._summaries = Summaries(self.beside.map)
         # The dashboard's own questions to large tables: another process, since DuckDB takes what it is given.
         self._asker = Sandbox(Limits(seconds=120.0, memory_bytes=2 * 1024**3, rows=_MOST_ROWS), width=1)
@@ -144,6 +150,8 @@ class Feed:
             return found.table
         # A table that the text does not name is not shown to DuckDB: factors of 10,000 runs take time.
         named = {table: rows for table, rows in _small(shelf.tables).items() if table in text and table != "metrics"}
+        if NAMES_ESTIMATES.search(text):
+            named["estimates"] = self.beside.call(carried.size_bytes, _estimates, shelf.declared, carried)
         if _NAMES_METRICS.search(text):
             named["metrics"] = shelf.last if by_last else _views(shelf.tables)["metrics"]
         return sql(named, text)
@@ -199,8 +207,10 @@ class Feed:
         """Collect what is new and tell the listeners; returns the seconds that it took."""
         began = time.monotonic()
         try:
-            for name in self.library.names():
+            names = self.library.names()
+            for name in names:
                 self._look_at(name)
+            self.signs.look(names)
             self.trouble = ""
         except SeedbedError as error:  # a store that is being moved or cut off: say so, look again
             self.trouble = str(error)
@@ -213,12 +223,14 @@ class Feed:
         declared = self.library.declared(name)
         tables = self.library.tables(name)
         before = self._shelves.get(name)
+        verdict = newest_verdict(self.library.store, name)
         self._seen[name] = mark
-        if before and before.declared == declared and _is_same(tables, before.tables):
+        same = before is not None and before.declared == declared and before.verdict == verdict
+        if before and same and _is_same(tables, before.tables):
             return
         version = max(int(self.wall() * 1000), before.version + 1 if before else 0)
         summary, last = self._summaries.of(declared, tables)
-        shelf = Shelf(declared, tables, summary, version, self.wall(), last)
+        shelf = Shelf(declared, tables, summary, version, self.wall(), last, verdict)
         self._shelves[name] = shelf
         for listener in self._listeners:
             listener(News(shelf, before, _changed(before, shelf)))
@@ -226,7 +238,7 @@ class Feed:
     def _mark(self, name: str) -> int:
         """Return a number that changes whenever something was committed that can change the study's tables."""
         store = self.library.store
-        keys = [key for part in ("studies/", "attempts/", "packs/", "proofs/") for key in store.keys(part)]
+        keys = [key for part in ("studies/", "attempts/", "packs/", "proofs/", "verdicts/") for key in store.keys(part)]
         return hash((name, *(key for key in keys if not key.endswith("log.txt"))))
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ import uvicorn
 
 from jobs.errors import QueryError
 from jobs.store import Store
-from orchestrator.dashboard.alerts import Alarm, Pace
+from orchestrator.dashboard.alerts import Alarm, Pace, Stalls
 from orchestrator.dashboard.app import make_app
 from orchestrator.dashboard.control import Control
 from orchestrator.dashboard.feed import Feed
@@ -162,13 +162,15 @@ class Dashboard:
         return sock
 
     def _judge(self) -> None:
-        paces: dict[str, Pace] = {}
+        judges: dict[str, tuple[Pace, Stalls]] = {}
         while not self._ended.wait(_JUDGE_EVERY_S):
+            stalled = self.view.feed.signs.stalled()
             for name in self.view.feed.names():
-                pace = paces.setdefault(name, Pace(self.settings.stall_s))
-                alert = pace.judge(self.view.feed.shelf(name), time.time())
-                if alert is not None:
-                    self.view.alarm.raise_(alert)
+                pace, stalls = judges.setdefault(name, (Pace(self.settings.stall_s), Stalls()))
+                shelf, now = self.view.feed.shelf(name), time.time()
+                for alert in (pace.judge(shelf, now), stalls.judge(shelf, stalled, now)):
+                    if alert is not None:
+                        self.view.alarm.raise_(alert)
 
 
 def link_to(settings: Settings, code: str) -> str:

@@ -1,6 +1,8 @@
-"""The cluster over time, as the store remembers it: which pack trained where and when, and what was cut off.
+"""The cluster over time: which pack trained where and when, what was lost, and who is alive now.
 
-The store keeps no clocks on purpose; times here are those of its files, so they are for the eye and in no estimate.
+All of it is read from the store, so no cluster needs to be alive: who is alive is told by beats and by the lease of
+the study's driver (`signs.py`). The store keeps no clocks on purpose; times here are those of its files, so they are
+for the eye and in no estimate.
 """
 
 from contextlib import suppress
@@ -10,38 +12,49 @@ import pyarrow.compute as pc
 
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
+from jobs.records import Status
 from jobs.store import LocalStore, Store, get_record
+from orchestrator.dashboard import questions
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.pages.runs import study_of
 from orchestrator.dashboard.view import Body, Params, View
 
 _MOST_PACKS = 2_000
+_BINS_S = (10, 30, 60, 300, 600, 1_800, 3_600, 6 * 3_600, 86_400)
+_MOST_BINS = 60
+LOST = ("lost", "silent", "cut off")
 
 
 def cluster(view: View, params: Params) -> Body:
     """Return the packs of a study by node, with when each began, last committed something and ended."""
     shelf = view.feed.shelf(study_of(view, params))
-    runs_of = _runs_of(shelf)
-    chosen = sorted(runs_of)[-_MOST_PACKS:]
-    packs = [_pack(view.feed.library.store, pack_id, runs_of[pack_id]) for pack_id in chosen]
+    name, runs_of = shelf.declared.name, _runs_of(shelf)
+    store, signs = view.feed.library.store, view.feed.signs
+    packs = [_pack(store, pack_id, runs_of[pack_id], signs.of_pack(pack_id)) for pack_id in sorted(runs_of)]
     timed = sorted((p for p in packs if p["began"] is not None), key=lambda p: (p["began"], p["pack_id"]))
-    lost = [p for p in timed if p["state"] == "cut off"]
-    span_h = (max(p["until"] for p in timed) - timed[0]["began"]) / 3600 if timed else 0.0
+    lost = [p for p in packs if p["state"] in LOST]
+    span_s = max(p["until"] for p in timed) - timed[0]["began"] if timed else 0.0
+    question = questions.attempts(name)
     return {
         "title": "Cluster",
-        "study": shelf.declared.name,
+        "study": name,
         "studies": view.feed.names(),
         "version": shelf.version,
-        "packs": timed,
-        "of": len(runs_of),
+        "driver": signs.of_driver(name),
+        "packs": timed[-_MOST_PACKS:],
+        "of": len(packs),
         "nodes": sorted({pack["host"] for pack in timed}),
-        "span_s": span_h * 3600,
+        "devices": sorted({pack["device"] for pack in timed if pack["device"]}),
+        "span_s": span_s,
         "busy_s": sum(pack["until"] - pack["began"] for pack in timed),
         "lost": len(lost),
-        "lost_per_hour": len(lost) / span_h if span_h > 0 else None,
-        "running": sum(pack["state"] == "running" for pack in timed),
+        "lost_per_hour": 3600 * len(lost) / span_s if span_s > 0 else None,
+        "faults": _faults([p for p in timed if p["state"] in LOST], timed[0]["began"], span_s) if timed else [],
+        "running": sum(pack["state"] == "running" for pack in packs),
+        "beating": sum(pack["beats"] == "beats" for pack in packs),
         "attempts": shelf.tables["attempts"].num_rows,
         "again": int(pc.sum(pc.greater(shelf.tables["attempts"]["attempt"], 1)).as_py() or 0),
+        "question": question.links(name),
     }
 
 
@@ -56,14 +69,13 @@ def _runs_of(shelf: Shelf) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _pack(store: Store, pack_id: str, runs: list[dict[str, Any]]) -> Body:
+def _pack(store: Store, pack_id: str, runs: list[dict[str, Any]], beats: str) -> Body:
     keys = PackKeys(pack_id)
     claim: dict[str, Any] = {}
     with suppress(NotFound, Corrupt):
         claim = get_record(store, keys.claim)
-    began, ended = _time(store, keys.claim), _time(store, keys.outcome)
-    until = ended or max((t for key in store.keys(keys.folder) if (t := _time(store, key))), default=began)
-    is_running = ended is None and any(row["is_newest"] for row in runs)
+    began, ended = file_time(store, keys.claim), file_time(store, keys.outcome)
+    until = ended or max((t for key in store.keys(keys.folder) if (t := file_time(store, key))), default=began)
     return {
         "pack_id": pack_id,
         "host": str(claim.get("host", "")) or "unknown",
@@ -73,11 +85,35 @@ def _pack(store: Store, pack_id: str, runs: list[dict[str, Any]]) -> Body:
         "first_step": min(row["first_step"] for row in runs),
         "began": began,
         "until": until,
-        "state": "ended" if ended else "running" if is_running else "cut off",
+        "beats": beats,
+        "state": _state(store, keys, runs, beats),
+        "reason": next((row["reason"] for row in runs if row["reason"]), ""),
     }
 
 
-def _time(store: Store, key: str) -> float | None:
+def _state(store: Store, keys: PackKeys, runs: list[dict[str, Any]], beats: str) -> str:
+    """Return ended; lost: its head wrote how it ended, or gave it up; running; superseded; silent; cut off: no word."""
+    if store.exists(keys.outcome):
+        # A run that a pack leaves running was lost with it, and its head said so.
+        return "lost" if any(row["status"] == Status.RUNNING for row in runs) else "ended"
+    if store.exists(keys.given_up):
+        return "lost"
+    if beats in ("beats", "unheard"):
+        return "running" if any(row["is_newest"] for row in runs) else "superseded"
+    return beats or "cut off"
+
+
+def _faults(lost: list[Body], began: float, span_s: float) -> list[Body]:
+    """Return how many packs were lost in each stretch of time, from the first pack on."""
+    width = next((w for w in _BINS_S if span_s / w <= _MOST_BINS), _BINS_S[-1])
+    bins = [0] * (int(span_s // width) + 1)
+    for pack in lost:
+        bins[int((pack["until"] - began) // width)] += 1
+    rows = enumerate(bins)
+    return [{"after_s": i * width, "seconds": width, "lost": n, "per_hour": n * 3600 / width} for i, n in rows]
+
+
+def file_time(store: Store, key: str) -> float | None:
     """Return when the file was written, in seconds since 1970; None where there is none, or in a bucket."""
     if not isinstance(store, LocalStore):
         return None

@@ -6,16 +6,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import NotFound
+from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
+from jobs.store import LocalStore, Store, get_record, read_manifest, verified
 from orchestrator.dashboard import questions
 from orchestrator.dashboard.answers import columns_of, rows_of
 from orchestrator.dashboard.feed import Shelf
+from orchestrator.dashboard.pages.cluster import file_time
 from orchestrator.dashboard.view import Body, Params, View
 from orchestrator.query import runs_with_factors
 
 _TAIL_BYTES = 24_000
 _MOST_TWINS = 60
+_MOST_COMPARED_BYTES = 128 * 1024**2  # of checkpoints that are read for one page
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -27,7 +30,7 @@ def run(view: View, params: Params) -> Body:
     row = runs_with_factors(_of(shelf.tables["runs"], run_id)).to_pylist()[0]
     question = questions.curves_of_run(name, run_id)
     measured = view.feed.ask(name, question.sql)
-    attempts = _attempts(shelf, run_id, row, measured)
+    attempts = _attempts(view.feed.library.store, shelf, row, measured)
     return {
         "title": f"Run {run_id}",
         "study": name,
@@ -36,6 +39,8 @@ def run(view: View, params: Params) -> Body:
         "factors": _factors(shelf, row["condition_id"]),
         "rule": shelf.summary.rule.model_dump(mode="json"),
         "attempts": attempts,
+        "tries": questions.attempts_of(name, run_id).links(name),
+        "verdict": shelf.verdict.as_dict() if shelf.verdict else None,
         "checkpoints": _checkpoints(view, shelf, run_id),
         "findings": rows_of(_of(shelf.tables["audit"], run_id)),
         "seeds": rows_of(_of(shelf.tables["probes_of_seeds"], run_id)),
@@ -62,29 +67,59 @@ def _factors(shelf: Shelf, condition_id: str) -> dict[str, Any]:
     return next(c.factors for c in shelf.declared.conditions if c.id == condition_id)
 
 
-def _attempts(shelf: Shelf, run_id: str, row: dict[str, Any], measured: pa.Table) -> list[Body]:
-    """Return the attempts, oldest first, each with the last step at which a row of it stands."""
+def _attempts(store: Store, shelf: Shelf, row: dict[str, Any], measured: pa.Table) -> list[Body]:
+    """Return the attempts, oldest first, each with where and when it trained, to which step, and how it ended."""
     rows = measured.group_by("attempt").aggregate([("step", "max")]).to_pylist()
     last = {r["attempt"]: r["step_max"] for r in rows}
-    found = rows_of(_of(shelf.tables["attempts"], run_id))
+    found = rows_of(_of(shelf.tables["attempts"], row["run_id"]))
     for index, attempt in enumerate(found):
         following = found[index + 1] if index + 1 < len(found) else None
-        attempt["last_step"] = last.get(attempt["attempt"], attempt["first_step"])
-        attempt["planned_steps"] = row["planned_steps"]
+        attempt["last_step"] = max(last.get(attempt["attempt"], 0), attempt["first_step"])
         attempt["ended"] = attempt["status"]
         if following is not None and attempt["status"] == "running":
-            begins = "went on from" if following["resumed_pack"] else "began again at"
-            attempt["ended"] = f"cut off; attempt {following['attempt']} {begins} step {following['first_step']}"
+            begins = "resumed from" if following["resumed_pack"] else "began again at"
+            why = f" ({attempt['reason']})" if attempt["reason"] else ""
+            attempt["ended"] = f"cut off{why}; attempt {following['attempt']} {begins} step {following['first_step']:,}"
+        attempt |= _where(store, attempt["pack_id"])
     return found
+
+
+def _where(store: Store, pack_id: str) -> Body:
+    """Return the host of a pack, and the seconds since 1970 at which it began and ended, where that is known."""
+    keys = PackKeys(pack_id)
+    try:
+        host = str(get_record(store, keys.claim).get("host", ""))
+    except (NotFound, Corrupt):
+        host = ""
+    return {"host": host, "began": file_time(store, keys.claim), "until": file_time(store, keys.outcome)}
 
 
 def _checkpoints(view: View, shelf: Shelf, run_id: str) -> list[Body]:
     corrupt = {row["key"] for row in shelf.tables["audit"].to_pylist() if row["key"]}
     found = rows_of(_of(shelf.tables["checkpoints"], run_id))
+    compared = _compared(view.feed.library.store, [row["key"] for row in reversed(found)])
     for row in found:
-        row["finding"] = row["key"] in corrupt
+        row["finding"] = row["key"] in corrupt or compared[row["key"]] == "differs"
+        row["compared"] = compared[row["key"]]
         row["command"] = f"seedbed replay {run_id}@{row['step']} --store {view.store_name}"
         row["python"] = f'seedbed.open("{view.store_name}").run("{run_id}").weights(step={row["step"]})'
+    return found
+
+
+def _compared(store: Store, keys: list[str]) -> dict[str, str]:
+    """Return how each file compares with the hash it was committed with, read now: equal, differs, or not read."""
+    found: dict[str, str] = {}
+    left = _MOST_COMPARED_BYTES if isinstance(store, LocalStore) else 0
+    for key in keys:
+        found[key] = "not read"
+        try:
+            manifest = read_manifest(store, key)
+            if manifest.size_bytes <= left:
+                left -= manifest.size_bytes
+                verified(store, manifest)
+                found[key] = "equal"
+        except (Corrupt, NotFound):
+            found[key] = "differs"
     return found
 
 

@@ -1,6 +1,6 @@
 // The page of a run: a curve for each metric, and its attempts over the steps.
 import { axes, path } from "./axes.js";
-import { element, svg, tableOf } from "./dom.js";
+import { element, svg } from "./dom.js";
 import { range } from "./curves.js";
 import { figure } from "./figure.js";
 import { onStudy } from "./live.js";
@@ -27,23 +27,25 @@ function curves() {
     return element("div", { class: "panel" }, chart.root);
   });
   found.plots.replaceChildren(...drawn);
-  found.count(`${all.length} rows of ${byMetric.size} metrics`);
-  found.table(() => tableOf(["metric", "step", "value", "correct", "total", "attempt"], all, number));
+  found.count(`${all.length} of ${all.length} rows, of ${byMetric.size} metrics; dotted: where an attempt resumed`);
+  found.table(["metric", "step", "value", "correct", "total", "attempt"], all, number);
 }
 
 function attempts() {
   const found = figure("attempts"), list = page.attempts;
   if (!list.length) { found.count("none yet"); return; }
   const x = { low: 0, high: Math.max(1, page.run.planned_steps), label: "step" };
-  const chart = axes({ height: 60 + 30 * list.length, left: 80, x, y: { low: 0, high: list.length, ticks: list.map((a, i) => [list.length - i - 0.6, `attempt ${a.attempt}`]) }, label: `${list.length} attempts over steps` });
+  const width = 1100, left = 150, ticks = list.map((a, i) => [list.length - i - 0.6, `attempt ${a.attempt}${a.host ? ` · ${a.host}` : ""}`]);
+  const chart = axes({ width, height: 60 + 34 * list.length, left, x, y: { low: 0, high: list.length, most: 24, ticks }, label: `${list.length} attempts over steps` });
   list.forEach((attempt, i) => {
-    const from = chart.px(attempt.first_step), to = chart.px(attempt.last_step), y = chart.py(list.length - i - 0.25);
-    const bar = svg("rect", { class: attempt.ended.startsWith("cut") ? "f-grey" : CLASS[attempt.status], x: from, y, width: Math.max(2, to - from), height: 14, rx: 2 }, svg("title", {}, `${attempt.pack_id}: ${attempt.ended} ${attempt.reason}`));
-    chart.root.append(bar);
-    const right = to < 380;
-    chart.add("text", { class: "label", x: right ? to + 6 : to - 6, y: y + 11, "text-anchor": right ? "start" : "end", ...(right ? {} : { fill: "#fff" }) }, right ? attempt.ended : "");
+    const from = chart.px(attempt.first_step), to = chart.px(attempt.last_step), y = chart.py(list.length - i - 0.1), cut = attempt.ended.startsWith("cut");
+    if (i) chart.add("line", { class: "threshold", x1: from, x2: from, y1: 10, y2: y });
+    chart.root.append(svg("rect", { class: cut ? "s-failed" : CLASS[attempt.status], x: from, y, width: Math.max(2, to - from), height: 18, rx: 2 }, svg("title", {}, `${attempt.pack_id}: ${attempt.ended} ${attempt.reason}`)));
+    const seconds = attempt.began && attempt.until ? `, ${number(Math.round(attempt.until - attempt.began))} s` : "", said = attempt.ended + seconds;
+    const after = width - 20 - to > 6 * said.length, inside = !after && to - from > 6 * said.length;
+    chart.add("text", { class: inside ? "on" : "label", x: after ? to + 6 : inside ? from + 8 : to, y: after || inside ? y + 13 : y + 29, "text-anchor": after || inside ? "start" : "end" }, said);
   });
   found.plots.replaceChildren(chart.root);
   found.count(`${list.length} attempt${list.length === 1 ? "" : "s"}`);
-  found.table(() => tableOf(["attempt", "pack_id", "first_step", "last_step", "ended", "reason", "environment"], list, number));
+  found.table(["attempt", "pack_id", "host", "first_step", "last_step", "ended", "reason", "environment"], list, number);
 }
