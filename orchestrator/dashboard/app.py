@@ -28,7 +28,16 @@ from orchestrator.dashboard.pages.cluster import cluster
 from orchestrator.dashboard.pages.compare import compare
 from orchestrator.dashboard.pages.home import home
 from orchestrator.dashboard.pages.run import run
-from orchestrator.dashboard.pages.runs import matching_rows, run_rows, run_table, runs, study_of
+from orchestrator.dashboard.pages.runs import (
+    chosen_fan,
+    chosen_lines,
+    chosen_page,
+    matching_rows,
+    run_rows,
+    run_table,
+    runs,
+    study_of,
+)
 from orchestrator.dashboard.pages.sql import answer_table, sql
 from orchestrator.dashboard.pages.study import picture_state, run_at, study
 from orchestrator.dashboard.pictures import FORMATS
@@ -59,7 +68,7 @@ def make_app(view: View, cookie: str) -> Starlette:
         routes.append(Route(f"{path}.json", _json(view, build)))
         routes.append(Route(path, _page(view, templates, template, build)))
     routes += [
-        Route("/study/{name}/lines.bin", _lines(view)),
+        Route("/study/{name}/lines.bin", _lines(view, charts.lines)),
         Route("/study/{name}/cell", _cell(view)),
         Route("/study/{name}/control.json", _control(view), methods=["POST"]),
         Route("/study/{name}/figure/{kind}.json", _json(view, picture_state)),
@@ -68,6 +77,9 @@ def make_app(view: View, cookie: str) -> Starlette:
         Route("/rows.json", _json(view, run_rows)),
         Route("/places.json", _json(view, matching_rows)),
         Route("/rows.{kind}", _table(view, run_table)),
+        Route("/chosen.json", _json(view, chosen_page)),
+        Route("/chosen.bin", _lines(view, chosen_lines)),
+        Route("/chosen.{kind}", _table(view, chosen_fan)),
         Route("/answer.{kind}", _table(view, answer_table)),
         Route("/events", _events(view)),
         Route("/login", _Door(view, templates, cookie).page, methods=["GET"]),
@@ -139,9 +151,9 @@ def _picture(view: View) -> Endpoint:
     return picture
 
 
-def _lines(view: View) -> Endpoint:
+def _lines(view: View, make: Callable[[View, Params], bytes]) -> Endpoint:
     async def binary(request: Request) -> Response:
-        body = await run_in_threadpool(charts.lines, view, _params(request))
+        body = await run_in_threadpool(make, view, _params(request))
         return Response(body, media_type="application/octet-stream")
 
     return binary

@@ -6,7 +6,6 @@ columns it is drawn in, so no spike is lost; a zoom asks again, with the same nu
 
 import json
 import struct
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +31,10 @@ def chart_table(view: View, params: Params) -> pa.Table:
     shelf = view.feed.shelf(params["name"])
     question = question_of(shelf, params)
     answer = view.feed.ask(shelf.declared.name, question.sql, at_last=question.at_last)
-    after = params.get("after", "")
-    if after and "step" in answer.column_names:
-        answer = answer.filter(pc.field("step") >= _whole(after, "after"))
+    if "step" in answer.column_names:
+        for name, keeps in (("after", pc.greater_equal), ("from", pc.greater_equal), ("to", pc.less_equal)):
+            if params.get(name):
+                answer = answer.filter(keeps(answer["step"], _whole(params[name], name)))
     return answer
 
 
@@ -47,16 +47,19 @@ def question_of(shelf: Shelf, params: Params) -> Question:
         return questions.fan(name, metric)
     if chart == "lines":
         return questions.lines(name, metric, _condition(shelf, params))
-    if chart in ("scores", "success", "onsets"):
-        make: Any = {"scores": questions.scores, "success": questions.successes}.get(chart)
-        return make(name, rule) if make else questions.onsets(name)
-    if chart == "brackets":
-        return questions.onset_brackets(name, metric)
     if chart == "values":
         return questions.values(name, metric)
-    if chart == "statuses":
-        return questions.statuses(name)
-    raise NotFound(chart, "is no chart; there are fan, lines, values, scores, success, onsets, brackets and statuses")
+    if chart == "brackets":
+        return questions.onset_brackets(name, metric)
+    of_rule = {"scores": questions.scores, "counts": questions.successes}
+    if chart in of_rule:
+        return of_rule[chart](name, rule)
+    of_study = {"success": questions.intervals, "onsets": questions.onsets, "statuses": questions.statuses}
+    make = (of_study | {"cells": questions.cells}).get(chart)
+    if make is not None:
+        return make(name)
+    known = ("fan", "lines", "values", "brackets", *of_rule, *of_study, "cells")
+    raise NotFound(chart, f"is no chart; there are {', '.join(known)}")
 
 
 def _condition(shelf: Shelf, params: Params) -> str:
@@ -74,17 +77,22 @@ def _whole(text: str, what: str) -> int:
 
 
 def lines(view: View, params: Params) -> bytes:
-    """Return every run's line of one condition between two steps, reduced to `px` columns of pixels.
-
-    4 bytes: the length of a JSON head {run_ids, steps, reduced, launched}, which is padded to a multiple of 8; then
-    float64 [run, step], little-endian, NaN where a run was not measured.
-    """
+    """Return every run's line of one condition between two steps, reduced to `px` columns of pixels; see `packed`."""
     shelf = view.feed.shelf(params["name"])
     label = _condition(shelf, params)
-    condition = next(c for c in shelf.summary.conditions if c.condition.label == label)
+    wanted = pc.field("condition") == label
+    return packed(view, shelf, shelf.tables["runs"].filter(wanted), params)
+
+
+def packed(view: View, shelf: Shelf, runs: pa.Table, params: Params) -> bytes:
+    """Return the lines of these runs, `metric` of `params` between its steps `from` and `to`.
+
+    4 bytes: the length of a JSON head {run_ids, steps, reduced, measured, launched, scores}, which is padded to a
+    multiple of 8; then float64 [run, step], little-endian, NaN where a run was not measured.
+    """
     metric = params.get("metric") or shelf.summary.rule.metric
-    mine = shelf.tables["runs"].filter(pc.field("condition_id") == condition.condition.id)["run_id"].to_pylist()
-    curves = curves_of(_rows(shelf, metric, condition.condition.id), mine)
+    mine = runs["run_id"].to_pylist()
+    curves = curves_of(_rows(shelf, metric, set(runs["condition_id"].to_pylist())), mine)
     first, last = _whole(params.get("from") or "0", "from"), params.get("to", "")
     chosen = (curves.steps >= first) & (curves.steps <= (_whole(last, "to") if last else np.iinfo(np.int64).max))
     steps, values = curves.steps[chosen], curves.values[:, chosen]
@@ -96,30 +104,30 @@ def lines(view: View, params: Params) -> bytes:
         "steps": shown_steps.tolist(),
         "reduced": len(shown_steps) < len(steps),
         "measured": measured,
-        "launched": condition.launched,
-        "scores": _scores(view, shelf, label),
+        "launched": len(mine),
+        "scores": _scores(view, shelf, mine),
     }
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 4) % 8)
     return struct.pack("<I", len(text)) + text + np.ascontiguousarray(shown, "<f8").tobytes()
 
 
-def _rows(shelf: Shelf, metric: str, condition_id: str) -> pa.Table:
-    """Return run, step and value of one metric; of one condition where that is a matter of files."""
+def _rows(shelf: Shelf, metric: str, condition_ids: set[str]) -> pa.Table:
+    """Return run, step and value of one metric; of some conditions where that is a matter of files."""
     tables = shelf.tables
     if not isinstance(tables, Collected):
         return rows_of(tables, metric)
-    wanted = [p for p in tables.parts if p.part.condition_id == condition_id and metric in p.part.metrics]
+    wanted = [p for p in tables.parts if p.part.condition_id in condition_ids and metric in p.part.metrics]
     parts = [placed.rows(metric, ("run_id", "step", "value")) for placed in wanted]
     whole = pa.concat_tables(parts).unify_dictionaries() if parts else METRICS.empty_table()
     return whole.set_column(0, "run_id", whole["run_id"].cast(pa.string())) if parts else whole
 
 
-def _scores(view: View, shelf: Shelf, label: str) -> dict[str, bool]:
+def _scores(view: View, shelf: Shelf, run_ids: list[str]) -> dict[str, bool]:
     answer = view.feed.ask(
         shelf.declared.name, questions.scores(shelf.declared.name, shelf.summary.rule).sql, at_last=True
     )
-    mine = answer.filter(pc.field("condition") == label)
+    mine = answer.filter(pc.is_in(answer["run_id"], pa.array(run_ids, pa.string())))
     return dict(zip(mine["run_id"].to_pylist(), mine["success"].to_pylist(), strict=True))
 
 

@@ -50,6 +50,18 @@ def fan(study: str, metric: str) -> Question:
     return Question(f"{metric}: quantiles over runs", sql, _python(study, sql))
 
 
+def fan_of(study: str, metric: str, chosen: str) -> Question:
+    """Return the quantiles at every step over the runs that the SELECT `chosen` gives."""
+    quantiles = ", ".join(f"quantile_cont(value, {q / 100}) AS q{q:02d}" for q in (5, 25, 50, 75, 95))
+    sql = (
+        f"WITH chosen AS ({chosen})\n"
+        f"SELECT step, count(*) AS n, (SELECT count(*) FROM chosen) AS launched, avg(value) AS mean,\n  {quantiles}\n"
+        f"FROM metrics JOIN chosen USING (run_id) WHERE metric = {text(metric)} AND NOT isnan(value)\n"
+        "GROUP BY step ORDER BY step"
+    )
+    return Question(f"{metric}: quantiles over the chosen runs", sql, _python(study, sql))
+
+
 def lines(study: str, metric: str, condition: str) -> Question:
     """Return every value of every run of one condition."""
     sql = (
@@ -82,10 +94,42 @@ def successes(study: str, rule: SuccessRule) -> Question:
     return Question("P(success)", sql, f"seedbed.open(STORE).success_probability({study!r})", at_last=True)
 
 
+def intervals(study: str) -> Question:
+    """Return P(success) of each condition with its interval, as estimated."""
+    sql = (
+        "SELECT condition, value, low, high, method, level, launched, finished, diverged, censored\n"
+        "FROM estimates WHERE question = 'success' ORDER BY condition"
+    )
+    return Question("P(success) with its interval", sql, f"seedbed.open(STORE).success_probability({study!r})")
+
+
 def statuses(study: str) -> Question:
     """Return how many runs of each condition stand where."""
     sql = "SELECT condition, status, count(*) AS runs FROM runs GROUP BY ALL ORDER BY condition, status"
     return Question("Where the runs stand", sql, _python(study, sql))
+
+
+def attempts(study: str) -> Question:
+    """Return every attempt: its pack, the step it began at, and how it ended."""
+    sql = (
+        "SELECT pack_id, attempt, condition, run_id, attempts.first_step, attempts.status, attempts.reason\n"
+        "FROM attempts JOIN runs USING (run_id) ORDER BY pack_id, run_id"
+    )
+    return Question("Every attempt", sql, _python(study, sql))
+
+
+def attempts_of(study: str, run_id: str) -> Question:
+    """Return the attempts of one run."""
+    sql = f"SELECT * FROM attempts WHERE run_id = {text(run_id)} ORDER BY attempt"
+    return Question("Its attempts", sql, _python(study, sql))
+
+
+def cells(study: str) -> Question:
+    """Return every run with where it stands."""
+    sql = (
+        "SELECT condition, seed_init, seed_data, run_id, status, reason FROM runs ORDER BY condition, seed_init, run_id"
+    )
+    return Question("Every run", sql, _python(study, sql))
 
 
 def onset_brackets(study: str, metric: str) -> Question:
@@ -107,8 +151,11 @@ def values(study: str, metric: str) -> Question:
 
 
 def onsets(study: str) -> Question:
-    """Return the runs, whose median onset is an estimate of Python's: a bracket, since probes are a grid."""
-    sql = "SELECT condition, run_id, status, last_step FROM runs ORDER BY condition, run_id"
+    """Return the median onset of each condition with its interval, as estimated."""
+    sql = (
+        "SELECT condition, value, low, high, method, level, launched, finished, diverged, censored, note\n"
+        "FROM estimates WHERE question = 'onset' ORDER BY condition"
+    )
     python = f"[(c.condition.label, c.onset) for c in seedbed.open(STORE).summary({study!r}).conditions]"
     return Question("Median onset", sql, python)
 

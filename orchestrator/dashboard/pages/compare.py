@@ -28,12 +28,19 @@ def compare(view: View, params: Params) -> Body:
     return {
         "title": "Compare",
         "choice": list(choice),
+        "by_study": {name: [c for c in choice if choice[c][0] == name] for name in view.feed.names()},
         "chosen": chosen,
+        "questions": {name: _links(view, name, metric) for name in studies},
         "too_many": len(asked) > MOST,
         "metric": metric,
         "metrics": metrics,
         "rows": [_side(view, *choice[line], metric) for line in chosen],
     }
+
+
+def _links(view: View, name: str, metric: str) -> dict[str, dict[str, str]]:
+    asked = {"fan": questions.fan(name, metric), "scores": questions.scores(name, view.feed.shelf(name).summary.rule)}
+    return {kind: q.links(name) | {"title": f"{name}: {q.title}"} for kind, q in asked.items()}
 
 
 def _side(view: View, name: str, index: int, metric: str) -> Body:

@@ -3,16 +3,20 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from jobs.errors import QueryError
+from jobs.errors import NotFound, QueryError
 from orchestrator.dashboard import questions
 from orchestrator.dashboard.answers import columns_of, rows_of
+from orchestrator.dashboard.charts import packed
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.filters import Columns, where
+from orchestrator.dashboard.pages.study import metrics_of
 from orchestrator.dashboard.view import Body, Params, View
 from orchestrator.query import runs_with_factors, sql
 
 _HIDDEN = ("study", "condition_id", "factors")
+MOST_CHOSEN = 200  # runs by their ids: what an address can hold
 _SHOWN = ("run_id", "condition", "status", "score", "last_step", "attempts", "seed_init", "seed_data", "reason")
 
 
@@ -38,6 +42,8 @@ def runs(view: View, params: Params) -> Body:
         "groups": _groups(view, shelf, columns, matching, group) if group else None,
         "matching": view.feed.ask(name, f"SELECT count(*) AS n FROM ({question.sql})", at_last=True)["n"][0].as_py(),
         "launched": shelf.launched,
+        "metric": params.get("metric") or shelf.summary.rule.metric,
+        "metrics": metrics_of(shelf),
         "rule": shelf.summary.rule.model_dump(mode="json"),
         "question": question.links(name),
     }
@@ -76,6 +82,47 @@ def matching_rows(view: View, params: Params) -> Body:
     placed = scored.append_column("place of row", pa.array(range(scored.num_rows), pa.int32()))
     found = sql({"scored": placed}, f'SELECT "place of row" AS place FROM scored WHERE {matching} ORDER BY place')
     return {"version": shelf.version, "places": found["place"].to_pylist()}
+
+
+def chosen_question(view: View, params: Params) -> questions.Question:
+    """Return the quantiles over chosen runs at every step: those of `run`, or all that pass the filter."""
+    shelf = view.feed.shelf(study_of(view, params))
+    name = shelf.declared.name
+    if params.get("run"):
+        ids = ", ".join(questions.text(run_id) for run_id in _chosen(shelf, params)["run_id"].to_pylist())
+        chosen = f"SELECT run_id FROM runs WHERE run_id IN ({ids})"
+    else:
+        columns = columns_of_runs(view.feed.ask(name, _rows_sql(shelf, "true"), at_last=True))
+        chosen = f"SELECT run_id FROM ({_rows_sql(shelf, where(params.get('filter', ''), columns, _texts(columns)))})"
+    return questions.fan_of(name, params.get("metric") or shelf.summary.rule.metric, chosen)
+
+
+def chosen_fan(view: View, params: Params) -> pa.Table:
+    """Return the answer of `chosen_question`."""
+    return view.feed.ask(study_of(view, params), chosen_question(view, params).sql)
+
+
+def chosen_page(view: View, params: Params) -> Body:
+    """Return the answer of `chosen_question`, and the question."""
+    study = study_of(view, params)
+    return columns_of(chosen_fan(view, params)) | {"question": chosen_question(view, params).links(study)}
+
+
+def chosen_lines(view: View, params: Params) -> bytes:
+    """Return the lines of the runs of `run`, as `charts.packed` does; raises NotFound, QueryError."""
+    shelf = view.feed.shelf(study_of(view, params))
+    return packed(view, shelf, _chosen(shelf, params), params)
+
+
+def _chosen(shelf: Shelf, params: Params) -> pa.Table:
+    asked = [run_id for run_id in params.get("run", "").split(",") if run_id]
+    if len(asked) > MOST_CHOSEN:
+        raise QueryError(f"at most {MOST_CHOSEN} runs are chosen one by one; a filter chooses any number")
+    runs = shelf.tables["runs"]
+    found = runs.filter(pc.is_in(runs["run_id"], pa.array(asked, pa.string())))
+    if found.num_rows < len(set(asked)) or not asked:
+        raise NotFound("run", f"names a run that {shelf.declared.name} does not have" if asked else "names no run")
+    return found
 
 
 def columns_of_runs(table: pa.Table) -> Columns:

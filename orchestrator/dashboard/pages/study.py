@@ -38,9 +38,11 @@ def study(view: View, params: Params) -> Body:
     asked = {
         "fan": questions.fan(name, metric),
         "scores": questions.scores(name, summary.rule),
-        "success": questions.successes(name, summary.rule),
+        "success": questions.intervals(name),
+        "counts": questions.successes(name, summary.rule),
         "onsets": questions.onsets(name),
         "statuses": questions.statuses(name),
+        "cells": questions.cells(name),
     }
     return {
         "title": name,

@@ -27,7 +27,7 @@ export function axes({ width = 620, height = 300, left = 52, right = 20, top = 1
   const yTicks = y.ticks ?? ticks(y.low, y.high, 5).map((v) => [v, plain(v)]);
   for (const [value, text] of yTicks) {
     root.append(svg("line", { class: "axis", x1: left, x2: width - right, y1: py(value), y2: py(value) }));
-    root.append(svg("text", { x: left - 6, y: py(value) + 4, "text-anchor": "end" }, short(text, 9)));
+    root.append(svg("text", { x: left - 6, y: py(value) + 4, "text-anchor": "end" }, short(text, y.most ?? 9)));
   }
   const room = (width - left - right) / Math.max(xTicks.length, 1);
   for (const [value, text] of xTicks) {

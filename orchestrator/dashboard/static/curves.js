@@ -31,7 +31,7 @@ export function range(lists) {
 // One condition's panel. fan: rows of the roll-up; lines: what fetchLines gives, or null.
 export class Panel {
   constructor(title, { onPick, onZoom, launched, height = 220 }) {
-    Object.assign(this, { title, onPick, onZoom, launched, height, marked: new Set(), fan: [], lines: null, view: "fan", zoom: null });
+    Object.assign(this, { title, onPick, onZoom, launched, height, marked: new Set(), near: null, fan: [], lines: null, view: "fan", zoom: null });
     this.said = element("span", { class: "soft" });
     this.holder = element("div", { tabindex: "0", role: "img", "aria-label": title, onkeydown: (e) => this.key(e) });
     this.root = element("div", { class: "panel", "data-panel": title }, element("h3", {}, element("span", {}, title), this.said), this.holder);
@@ -105,17 +105,30 @@ export class Panel {
     if (!this.fan.length) { this.said.textContent = `n = 0 of ${this.launched}: no probe yet`; return; }
     const step = index === null || index === undefined ? this.fan.at(-1).step : this.plot?.data[0][index];
     const row = this.fan.find((r) => r.step === step) ?? this.fan.at(-1);
-    this.said.textContent = `n = ${row.n} of ${row.launched} at step ${row.step.toLocaleString("en")}: median ${number(row.q50)}, 25–75 % ${number(row.q25)}–${number(row.q75)}`;
+    this.said.textContent = `n = ${row.n} of ${row.launched} at step ${row.step.toLocaleString("en")}: median ${number(row.q50)}, 25–75 % ${number(row.q25)}–${number(row.q75)}${this.near ? `; run ${this.near}` : ""}`;
     this.holder.setAttribute("aria-label", `${this.title}: ${this.said.textContent}`);
   }
 
+  // Left and right: step by step; up and down: from run to run there; Enter marks the run.
   key(event) {
-    if (!this.plot || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+    if (!this.plot || !["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Enter"].includes(event.key)) return;
     event.preventDefault();
-    const steps = this.plot.data[0];
-    this.at = Math.min(Math.max((this.at ?? steps.length - 1) + (event.key === "ArrowRight" ? 1 : -1), 0), steps.length - 1);
-    this.plot.setCursor({ left: this.plot.valToPos(steps[this.at], "x"), top: this.plot.valToPos(this.fan.find((r) => r.step === steps[this.at])?.q50 ?? this.y[0], "y") });
+    const steps = this.plot.data[0], median = (step) => this.fan.find((r) => r.step === step)?.q50 ?? this.y[0];
+    if (event.key === "Enter") { if (this.near) this.onPick(this.near); return; }
+    const across = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    this.at = Math.min(Math.max((this.at ?? steps.length - 1) + (across ?? 0), 0), steps.length - 1);
+    if (!across && this.lines && this.view !== "fan") this.near = this.neighbour(event.key === "ArrowUp");
+    const line = this.near && this.lines ? this.plot.data[this.first + this.lines.run_ids.indexOf(this.near)] : null;
+    this.plot.setCursor({ left: this.plot.valToPos(steps[this.at], "x"), top: this.plot.valToPos(line?.[this.at] ?? median(steps[this.at]), "y") });
     this.tell(this.at);
+  }
+
+  // The run above or below the one that was chosen last, at the cursor's step.
+  neighbour(up) {
+    const at = (run) => this.plot.data[this.first + this.lines.run_ids.indexOf(run)][this.at];
+    const measured = this.lines.run_ids.filter((run) => at(run) !== null).sort((a, b) => at(a) - at(b) || (a < b ? -1 : 1));
+    const now = measured.indexOf(this.near);
+    return measured[now < 0 ? (up ? 0 : measured.length - 1) : Math.min(Math.max(now + (up ? 1 : -1), 0), measured.length - 1)] ?? null;
   }
 
   resize() {
@@ -142,6 +155,18 @@ export class Panel {
     }
     return chart.root;
   }
+}
+
+// The first points of all lines as rows; or only how many points there are.
+export function pointsOf(panels, most, onlyCount = false) {
+  const found = [];
+  let count = 0;
+  for (const { title, lines } of panels) for (const [i, values] of (lines?.values ?? []).entries()) for (let j = 0; j < values.length; j += 1) {
+    if (Number.isNaN(values[j])) continue;
+    count += 1;
+    if (!onlyCount && found.push({ condition: title, run_id: lines.run_ids[i], step: lines.steps[j], value: values[j] }) >= most) return found;
+  }
+  return onlyCount ? count : found;
 }
 
 function mergedSteps(fan, lines) {

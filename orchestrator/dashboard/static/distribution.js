@@ -1,4 +1,4 @@
-// Final scores of every run: each as a dot, as a histogram, or as the share at or below; by condition.
+// Final scores of every run: each as a dot, as a histogram, as the share at or below, as ridges; by condition.
 import { axes, path, positions } from "./axes.js";
 import { svg } from "./dom.js";
 import { range } from "./curves.js";
@@ -10,7 +10,7 @@ const BINS = 20;
 // groups: [{label, factors, scores: [{run_id, score, success}], launched, diverged}]
 export function draw(kind, groups, { scale, metric, threshold, href }) {
   const [low, high] = range(groups.map((g) => g.scores.map((s) => s.score)));
-  const drawing = kind === "ecdf" ? ecdf : kind === "histogram" ? histogram : strip;
+  const drawing = kind === "ecdf" ? ecdf : kind === "histogram" ? histogram : kind === "ridgeline" ? ridgeline : strip;
   return drawing(groups, { scale, metric, threshold, href, low, high });
 }
 
@@ -62,6 +62,25 @@ function ecdf(groups, { metric, threshold, low, high }) {
     const y = 18 + 15 * index;
     chart.add("line", { class: `line k${index % 8}`, x1: 452, x2: 474, y1: y - 4, y2: y - 4 });
     chart.add("text", { class: "label", x: 480, y }, group.label.length > 22 ? "…" + group.label.slice(-21) : group.label);
+  });
+  return [chart.root];
+}
+
+// A ridge is the histogram of a condition, as a share of its runs; conditions stand one above the other.
+function ridgeline(groups, { metric, threshold, low, high }) {
+  const row = Math.max(30, Math.min(56, 420 / Math.max(groups.length, 1))), top = 14 + row, height = top + row * groups.length + 34;
+  const ticks = groups.map((g, i) => [groups.length - i, g.label]);
+  const chart = axes({ left: 150, height, top, x: { low, high, label: `${metric} at the last step` }, y: { low: 0, high: groups.length, ticks, most: 24 }, label: "Final scores of each condition, one above the other" });
+  chart.add("line", { class: "threshold", x1: chart.px(threshold), x2: chart.px(threshold), y1: 8, y2: chart.py(0) });
+  const width = (high - low) / (2 * BINS);
+  groups.forEach((group, index) => {
+    const counts = new Array(2 * BINS).fill(0), base = chart.py(groups.length - index), n = group.scores.length;
+    for (const one of group.scores) counts[Math.min(2 * BINS - 1, Math.floor((one.score - low) / width))] += 1;
+    const most = Math.max(1, ...counts), points = [[chart.px(low), base]];
+    counts.forEach((count, i) => { for (const x of [low + i * width, low + (i + 1) * width]) points.push([chart.px(x), base - (1.25 * row * count) / most]); });
+    points.push([chart.px(high), base]);
+    chart.add("path", { class: "ridge", d: path(points) });
+    chart.add("text", { x: 600, y: base - 4, "text-anchor": "end" }, `n = ${n} of ${group.launched}; highest bar ${most}`);
   });
   return [chart.root];
 }

@@ -19,12 +19,25 @@ function filled(made, attributes, children) {
   return made;
 }
 
-export function tableOf(columns, records, show, most = 500) {
+// records: objects, or a function that makes the first so many of them; total: how many there are.
+export function tableOf(columns, records, show, total = records.length, most = 500) {
   const head = element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)));
-  const body = records.slice(0, most).map((record) =>
+  const first = typeof records === "function" ? records(most) : records.slice(0, most);
+  const body = first.map((record) =>
     element("tr", {}, ...columns.map((name) => element("td", {}, show(record[name], name, record)))));
-  const note = records.length > most ? `The first ${most} of ${records.length} rows; CSV has all.` : `${records.length} rows`;
+  const note = total > most ? `The first ${most} of ${total.toLocaleString("en")} rows; CSV has all.` : `${total} rows`;
   return element("table", { class: "numbers" }, element("caption", {}, note), element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+// A text that a spreadsheet would take for a formula gets an apostrophe before it, as in the server's files.
+export function csvOf(columns, records) {
+  const cell = (value) => {
+    if (value === null || value === undefined) return "";
+    if (typeof value !== "string") return String(value);
+    const safe = /^[=+\-@\t\r]/.test(value) ? "'" + value : value;
+    return '"' + safe.replaceAll('"', '""') + '"';
+  };
+  return [columns.map(cell), ...records.map((record) => columns.map((name) => cell(record[name])))].map((row) => row.join(",") + "\n").join("");
 }
 
 // Two or three buttons of which one is pressed.

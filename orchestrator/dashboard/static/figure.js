@@ -1,21 +1,25 @@
-// What every chart has: its count "n of N", a table behind it, and its export as PNG and SVG.
-import { element } from "./dom.js";
+// What every chart has: its count "n of N", a table behind it, and its export as PNG, SVG and CSV.
+import { csvOf, element, tableOf } from "./dom.js";
 
-const KEPT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font", "text-anchor"];
+const KEPT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "fill-opacity", "font", "text-anchor"];
 
 export function figure(id) {
   const root = document.getElementById(id);
   if (!root) return null;
   const part = (name) => root.querySelector(`[data-${name}]`);
   const made = {
-    root, plots: part("plots"), controls: part("controls"), drawings: () => [...root.querySelectorAll("svg.drawn")],
+    root, rows: { columns: [], records: [] }, plots: part("plots"), controls: part("controls"), drawings: () => [...root.querySelectorAll("svg.drawn")],
     count: (text) => { part("count").textContent = text; },
-    table: (make) => {
+    // The rows of what is drawn: behind the chart as a table, and as CSV where the server has no file of them.
+    table: (columns, records, show, total = records.length) => {
+      made.rows = { columns, records };
       const details = root.querySelector("details.behind"), holder = part("table");
-      const fill = () => { if (details.open) holder.replaceChildren(make()); };
+      const fill = () => { if (details.open) holder.replaceChildren(tableOf(columns, records, show, total)); };
+      if (!details) return;
       details.ontoggle = fill;
       fill();
     },
+    csv: (address) => { root.querySelector("a[data-export=csv]").href = address; },
   };
   for (const button of root.querySelectorAll("button[data-export]")) {
     button.addEventListener("click", () => save(made, id, button.dataset.export));
@@ -24,6 +28,8 @@ export function figure(id) {
 }
 
 async function save(made, id, kind) {
+  const name = `${document.title.split(" · ")[0]}-${id}.${kind}`.replace(/[^\w.-]+/g, "-");
+  if (kind === "csv") return download(new Blob([csvOf(made.rows.columns, made.rows.records)], { type: "text/csv" }), name);
   const drawings = made.drawings();
   // What a canvas shows is drawn once more as SVG; styles are known only inside the document.
   const aside = element("div", { class: "aside" }, ...drawings.filter((drawing) => !drawing.isConnected));
@@ -31,7 +37,6 @@ async function save(made, id, kind) {
   const [whole, width, height] = together(drawings);
   aside.remove();
   const text = new XMLSerializer().serializeToString(whole);
-  const name = `${document.title.split(" · ")[0]}-${id}.${kind}`.replace(/[^\w.-]+/g, "-");
   const blob = new Blob([text], { type: "image/svg+xml" });
   if (kind === "svg") return download(blob, name);
   const image = new Image(), address = URL.createObjectURL(blob);

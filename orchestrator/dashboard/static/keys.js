@@ -7,7 +7,7 @@ export function start() {
   const help = document.getElementById("help");
   document.getElementById("help-button")?.addEventListener("click", () => help.showModal());
   const place = (start) => document.querySelector(`nav a[href^="${start}"]`)?.href;
-  const places = { h: "/", s: place("/study/"), r: place("/runs"), q: place("/sql") };
+  const places = { h: "/", s: place("/study/"), r: place("/runs"), c: place("/compare"), k: place("/cluster"), q: place("/sql") };
   let goes = false;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;

@@ -1,10 +1,14 @@
-// Compare: medians with their bands over one axis, and distributions over another.
-import { area, axes, path } from "./axes.js";
+// Compare: curves with their bands over one axis or side by side, and distributions of final scores.
+import { area, axes, path, short } from "./axes.js";
+import { Panel, range } from "./curves.js";
 import { draw as drawScores } from "./distribution.js";
-import { tableOf } from "./dom.js";
-import { range } from "./curves.js";
+import { choice } from "./dom.js";
 import { figure } from "./figure.js";
-import { number, page } from "./state.js";
+import { onKey } from "./keys.js";
+import { get, number, page, set } from "./state.js";
+
+const VIEWS = ["together", "side by side"], KINDS = ["ecdf", "strip", "histogram", "ridgeline"];
+const rows = page.rows.map((r) => ({ ...r, name: `${r.study} · ${r.label}` }));
 
 export function start() {
   const form = document.getElementById("compare");
@@ -12,29 +16,60 @@ export function start() {
     form.elements.with.value = [...form.querySelectorAll("[name=chosen]:checked")].map((box) => box.value).join("\n");
     for (const box of form.querySelectorAll("[name=chosen]")) box.disabled = true;
   });
-  const rows = page.rows.map((r) => ({ ...r, name: `${r.study} · ${r.label}` }));
-  medians(rows);
-  const found = figure("ecdf"), rule = rows[0]?.rule;
-  if (!rule) return;
-  const groups = rows.map((r) => ({ label: r.name, factors: {}, scores: r.scores, launched: r.numbers.launched }));
-  found.plots.replaceChildren(...drawScores("ecdf", groups, { scale: "", metric: rule.metric, threshold: rule.threshold, href: () => "" }));
-  found.count(rows.map((r) => `n = ${r.scores.length} of ${r.numbers.launched}`).join("; "));
-  found.table(() => tableOf(["name", "run_id", "score", "success"], rows.flatMap((r) => r.scores.map((s) => ({ ...s, name: r.name }))), number));
+  for (const button of form.querySelectorAll("[data-all]")) button.addEventListener("click", () => {
+    const boxes = [...form.querySelectorAll("[name=chosen]")].filter((box) => box.dataset.study === button.dataset.all), on = !boxes.every((box) => box.checked);
+    for (const box of boxes) box.checked = on;
+  });
+  if (!rows.length) return;
+  const curvesFigure = figure("medians"), scoresFigure = figure("ecdf");
+  curvesFigure.controls.append(choice("View", VIEWS, get("view", VIEWS[0]), (view) => { set({ view: view === VIEWS[0] ? "" : view }); curves(curvesFigure); }));
+  scoresFigure.controls.append(choice("Kind", KINDS, get("scores", KINDS[0]), (kind) => { set({ scores: kind === KINDS[0] ? "" : kind }); scores(scoresFigure); }));
+  const next = (holder, options, now) => holder.controls.querySelector(`[data-choice="${options[(options.indexOf(now) + 1) % options.length]}"]`).click();
+  onKey("v", () => next(curvesFigure, VIEWS, get("view", VIEWS[0])));
+  onKey("d", () => next(scoresFigure, KINDS, get("scores", KINDS[0])));
+  curves(curvesFigure);
+  scores(scoresFigure);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => curves(curvesFigure));
 }
 
-function medians(rows) {
-  const found = figure("medians"), steps = rows.flatMap((r) => r.fan.map((p) => p.step));
+const told = (n, of) => `n = ${n} of ${of}`;
+
+function curves(found) {
+  const steps = rows.flatMap((r) => r.fan.map((p) => p.step));
+  found.count(rows.map((r) => `${r.name}: ${told(r.fan.at(-1)?.n ?? 0, r.numbers.launched)}`).join("; "));
+  found.table(["name", "step", "n", "launched", "mean", "q05", "q25", "q50", "q75", "q95"], rows.flatMap((r) => r.fan.map((p) => ({ ...p, name: r.name }))), number);
   if (!steps.length) { found.count("no probe yet"); return; }
+  if (get("view", VIEWS[0]) === VIEWS[0]) together(found, steps);
+  else beside(found, steps);
+}
+
+function beside(found, steps) {
+  const y = range(rows.flatMap((r) => [r.fan.map((p) => p.q05), r.fan.map((p) => p.q95)]));
+  const panels = rows.map((r) => Object.assign(new Panel(r.name, { launched: r.numbers.launched, onPick() {}, onZoom() {} }), { fan: r.fan, zoom: [Math.min(...steps), Math.max(...steps)] }));
+  found.plots.replaceChildren(...panels.map((p) => p.root));
+  for (const panel of panels) panel.draw(y);
+  found.drawings = () => panels.map((p) => p.svg(page.metric));
+}
+
+function together(found, steps) {
   const [low, high] = range(rows.flatMap((r) => [r.fan.map((p) => p.q25), r.fan.map((p) => p.q75)]));
-  const chart = axes({ width: 1100, height: 380, right: 230, x: { low: Math.min(...steps), high: Math.max(...steps), label: "step" }, y: { low, high, label: page.metric }, label: `Medians of ${page.metric}` });
+  const chart = axes({ width: 1100, height: 380, right: 250, x: { low: Math.min(...steps), high: Math.max(...steps), label: "step" }, y: { low, high, label: page.metric }, label: `Medians of ${page.metric}` });
   rows.forEach((row, i) => {
     const points = (name) => row.fan.filter((p) => p[name] !== null).map((p) => [chart.px(p.step), chart.py(p[name])]);
-    chart.add("path", { class: `k${i}`, fill: "currentColor", opacity: 0.08, stroke: "none", d: area(points("q25"), points("q75")) });
-    chart.add("path", { class: `line k${i}`, d: path(points("q50")) });
-    chart.add("line", { class: `line k${i}`, x1: 884, x2: 910, y1: 16 + 17 * i, y2: 16 + 17 * i });
-    chart.add("text", { class: "label", x: 916, y: 20 + 17 * i }, row.name.length > 30 ? row.name.slice(-30) : row.name);
+    chart.add("path", { class: `mist b${i}`, d: area(points("q25"), points("q75")) });
+  });
+  rows.forEach((row, i) => {
+    chart.add("path", { class: `line k${i}`, d: path(row.fan.filter((p) => p.q50 !== null).map((p) => [chart.px(p.step), chart.py(p.q50)])) });
+    chart.add("line", { class: `line k${i}`, x1: 864, x2: 894, y1: 16 + 17 * i, y2: 16 + 17 * i });
+    chart.add("text", { class: "label", x: 900, y: 20 + 17 * i }, short(row.name, 32));
   });
   found.plots.replaceChildren(chart.root);
-  found.count(rows.map((r) => `n = ${r.fan.at(-1)?.n ?? 0} of ${r.numbers.launched}`).join("; "));
-  found.table(() => tableOf(["name", "step", "n", "launched", "q25", "q50", "q75"], rows.flatMap((r) => r.fan.map((p) => ({ ...p, name: r.name }))), number));
+  found.drawings = () => [chart.root];
+}
+
+function scores(found) {
+  const rule = rows[0].rule, groups = rows.map((r) => ({ label: r.name, factors: { condition: r.name }, scores: r.scores, launched: r.numbers.launched }));
+  found.plots.replaceChildren(...drawScores(get("scores", KINDS[0]), groups, { scale: "condition", metric: rule.metric, threshold: rule.threshold, href: (s) => `/run/${encodeURIComponent(s.run_id)}` }));
+  found.count(rows.map((r) => told(r.scores.length, r.numbers.launched)).join("; "));
+  found.table(["name", "run_id", "score", "success"], rows.flatMap((r) => r.scores.map((s) => ({ ...s, name: r.name }))), number);
 }

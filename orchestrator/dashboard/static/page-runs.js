@@ -2,20 +2,25 @@
 import { element } from "./dom.js";
 import { onKey } from "./keys.js";
 import { onStudy } from "./live.js";
+import * as chosen from "./chosen.js";
 import { fetchJson, get, page, set } from "./state.js";
 import { VirtualTable } from "./virtual.js";
 
 const input = document.getElementById("filter"), failed = document.getElementById("filter-error");
 const study = `study=${encodeURIComponent(page.study)}`;
-let all = null, places = [], shown = page.shown, asked = 0;
+let all = null, places = [], shown = page.shown, asked = 0, later = 0;
 const read = (row, name) => all.data[all.columns.indexOf(name)][row];
 const table = new VirtualTable(document.getElementById("table"), {
   onSort: (sort) => { set({ sort }); draw(); },
   link: (row, name) => (name === "run_id" ? `/run/${encodeURIComponent(read(row, "run_id"))}?${study}` : null),
+  ticked: (row) => chosen.has(read(row, "run_id")),
+  onTick: (row) => { chosen.tick(read(row, "run_id")); draw(); },
 });
 
 export async function start() {
   columns();
+  chosen.start(() => ({ all, places, filter: input.value }));
+  document.getElementById("none").addEventListener("click", () => { chosen.clear(); draw(); });
   await load();
   input.addEventListener("input", () => { set({ filter: input.value }); filter(); });
   onKey("/", () => input.focus());
@@ -40,8 +45,10 @@ async function filter() {
     return;
   }
   document.getElementById("matching").textContent = places.length.toLocaleString("en");
-  document.getElementById("csv").href = `/rows.csv?${study}&filter=${encodeURIComponent(input.value)}`;
+  for (const kind of ["csv", "parquet"]) document.getElementById(kind).href = `/rows.${kind}?${study}&filter=${encodeURIComponent(input.value)}`;
   draw();
+  clearTimeout(later);
+  later = setTimeout(chosen.draw, 250);  // not at every key
 }
 
 function draw() {

@@ -64,5 +64,6 @@ function chart(found, table, xName, yName, by) {
     if (group) drawn.add("text", { class: "label", x: 505, y: 18 + 15 * number }, String(label).slice(-20));
   });
   found.plots.replaceChildren(drawn.root);
+  found.table([...(by ? [by] : []), xName, yName], indices.map((i) => ({ ...(by ? { [by]: group[i] } : {}), [xName]: x[i], [yName]: y[i] })), String);
   found.count(`${table.rows} of ${table.rows} rows${groups.length > 8 ? `; the first 8 of ${groups.length} groups are drawn` : ""}${page.answer.cut ? "; the answer itself is cut" : ""}`);
 }

@@ -1,8 +1,8 @@
 // The page of a study: its charts, the choices that the URL keeps, and the news.
 import * as control from "./control.js";
-import { Panel, fetchLines, range } from "./curves.js";
+import { Panel, fetchLines, pointsOf, range } from "./curves.js";
 import { draw as drawScores } from "./distribution.js";
-import { choice, element, tableOf } from "./dom.js";
+import { choice, element } from "./dom.js";
 import { figure } from "./figure.js";
 import { grid } from "./grid.js";
 import { onKey } from "./keys.js";
@@ -12,7 +12,7 @@ import { onsets, success } from "./scale.js";
 import * as pictures from "./pictures.js";
 import { fetchJson, get, number, page, rows, set, studyPath } from "./state.js";
 
-const VIEWS = ["fan", "lines", "both"], KINDS = ["strip", "histogram", "ecdf"];
+const VIEWS = ["fan", "lines", "both"], KINDS = ["strip", "histogram", "ecdf", "ridgeline"];
 const fanFigure = figure("fan"), scoreFigure = figure("scores"), successFigure = figure("success"), onsetFigure = figure("onsets"), gridFigure = figure("grid");
 let study = page, fan = [], scores = [], panels = [];
 const query = () => `metric=${encodeURIComponent(study.metric)}`;
@@ -69,7 +69,15 @@ async function drawCurves() {
   fanFigure.count(`n = ${last.reduce((a, b) => a + b, 0)} of ${total} runs at the last step; band 5–95 %, 25–75 %, line: median${chosen}`);
   const reduced = panels.some((p) => p.lines?.reduced);
   if (reduced) fanFigure.count(`n = ${last.reduce((a, b) => a + b, 0)} of ${total} runs; each line by its least and greatest value per pixel: zoom in for every step${chosen}`);
-  fanFigure.table(() => tableOf(["condition", "step", "n", "launched", "mean", "q05", "q25", "q50", "q75", "q95"], fan, number));
+  behindCurves(view, zoom);
+}
+
+// The rows of what is drawn: the fan's, or the lines' as they were reduced; their CSV has every value.
+function behindCurves(view, zoom) {
+  const bounds = zoom ? `&from=${zoom[0]}&to=${zoom[1]}` : "", inside = zoom ? fan.filter((r) => r.step >= zoom[0] && r.step <= zoom[1]) : fan;
+  fanFigure.csv(`${studyPath()}/${view === "fan" ? "fan" : "values"}.csv?${query()}${bounds}`);
+  if (view === "fan") fanFigure.table(["condition", "step", "n", "launched", "mean", "q05", "q25", "q50", "q75", "q95"], inside, number);
+  else fanFigure.table(["condition", "run_id", "step", "value"], (most) => pointsOf(panels, most), (v, name) => name === "run_id" ? element("a", { href: runHref(v) }, v) : number(v), pointsOf(panels, 0, true));
 }
 
 function drawRest() {
@@ -79,17 +87,17 @@ function drawRest() {
   scoreFigure.plots.replaceChildren(...drawScores(kind, groups, { scale, metric: study.rule.metric, threshold: study.rule.threshold, href: (s) => runHref(s.run_id) }));
   const total = conditions.reduce((sum, c) => sum + c.launched, 0), known = conditions.reduce((sum, c) => sum + c.known, 0);
   scoreFigure.count(`n = ${scores.length} of ${total}${diverged ? `; ${diverged} diverged have none` : ""}${failed ? `; ${failed} failed have none` : ""}`);
-  scoreFigure.table(() => tableOf(["condition", "run_id", "seed_init", "seed_data", "score", "success"], scores, (v, name) => name === "run_id" ? element("a", { href: runHref(v) }, v) : number(v)));
+  scoreFigure.table(["condition", "run_id", "seed_init", "seed_data", "score", "success"], scores, (v, name) => name === "run_id" ? element("a", { href: runHref(v) }, v) : number(v));
   successFigure.plots.replaceChildren(success(conditions, scale));
   successFigure.count(`n = ${known} of ${total}; line: Wilson, band: Jeffreys, 95 %`);
-  successFigure.table(() => tableOf(["condition", "successes", "known", "launched", "P", "low", "high"], conditions.map((c) => ({ ...c, P: c.success.value, low: c.success.low, high: c.success.high })), number));
+  successFigure.table(["condition", "successes", "known", "launched", "P", "low", "high"], conditions.map((c) => ({ ...c, P: c.success.value, low: c.success.low, high: c.success.high })), number);
   const planned = Math.max(1, ...fan.map((r) => r.step));
   onsetFigure.plots.replaceChildren(onsets(conditions, scale, planned));
   onsetFigure.count(`n = ${conditions.reduce((sum, c) => sum + c.onset.runs, 0)} of ${total}; box: the bracket, line: its interval`);
-  onsetFigure.table(() => tableOf(["condition", "onset", "runs", "low", "high"], conditions.map((c) => ({ condition: c.condition, onset: c.onset.text, runs: c.onset.runs, low: c.onset.interval[0], high: c.onset.interval[1] })), number));
+  onsetFigure.table(["condition", "onset", "runs", "low", "high"], conditions.map((c) => ({ condition: c.condition, onset: c.onset.text, runs: c.onset.runs, low: c.onset.interval[0], high: c.onset.interval[1] })), number);
   gridFigure.plots.replaceChildren(grid(conditions));
   gridFigure.count(`${total} of ${total} runs: ${Object.entries(study.counts).filter(([, n]) => n).map(([s, n]) => `${n} ${s}`).join(", ")}`);
-  gridFigure.table(() => tableOf(["condition", "launched", "waiting", "running", "finished", "diverged", "failed"], conditions, (v, name) => name === "condition" ? element("a", { href: `/runs?study=${encodeURIComponent(study.study)}&filter=${encodeURIComponent(`condition="${v}"`)}` }, v) : number(v)));
+  gridFigure.table(["condition", "launched", "waiting", "running", "finished", "diverged", "failed"], conditions, (v, name) => name === "condition" ? element("a", { href: `/runs?study=${encodeURIComponent(study.study)}&filter=${encodeURIComponent(`condition="${v}"`)}` }, v) : number(v));
 }
 
 // A delta: the numbers of the study, and of each changed condition only the steps from the first changed one on.

@@ -5,9 +5,10 @@ import { number } from "./state.js";
 const HEIGHT = 27, SPARE = 12;
 
 export class VirtualTable {
-  // columns: names; value(row, column) → what to show; onSort(column), onOpen(row), link(row, column) → address or null
-  constructor(root, { onSort = null, link = () => null, onSelect = null }) {
-    Object.assign(this, { root, onSort, link, onSelect, columns: [], rows: [], read: () => null, sort: "", at: -1 });
+  // columns: names; read(row, column) → what to show; onSort(column); link(row, column) → address or null
+  // ticked(row) → whether it is chosen, and onTick(row): with them each row has a box, which the space bar ticks, too
+  constructor(root, { onSort = null, link = () => null, ticked = null, onTick = null }) {
+    Object.assign(this, { root, onSort, link, ticked, onTick, columns: [], rows: [], read: () => null, sort: "", at: -1 });
     this.head = element("thead");
     this.body = element("tbody");
     root.replaceChildren(element("table", {}, this.head, this.body));
@@ -17,7 +18,8 @@ export class VirtualTable {
 
   show(columns, rows, read, sort = "") {
     Object.assign(this, { columns, rows, read, sort });
-    this.head.replaceChildren(element("tr", {}, ...columns.map((name) => this.headCell(name))));
+    const boxes = this.onTick ? [element("th", { scope: "col", class: "tick" }, "chosen")] : [];
+    this.head.replaceChildren(element("tr", {}, ...boxes, ...columns.map((name) => this.headCell(name))));
     this.draw();
   }
 
@@ -30,7 +32,7 @@ export class VirtualTable {
   draw() {
     const first = Math.max(0, Math.floor(this.root.scrollTop / HEIGHT) - SPARE);
     const last = Math.min(this.rows.length, first + Math.ceil((this.root.clientHeight || 540) / HEIGHT) + 2 * SPARE);
-    const pad = (rows) => element("tr", { "aria-hidden": "true" }, element("td", { class: "pad", colspan: this.columns.length, height: rows * HEIGHT }));
+    const pad = (rows) => element("tr", { "aria-hidden": "true" }, element("td", { class: "pad", colspan: this.columns.length + (this.onTick ? 1 : 0), height: rows * HEIGHT }));
     const made = [];
     for (let i = first; i < last; i += 1) made.push(this.row(i));
     this.body.replaceChildren(pad(first), ...made, pad(this.rows.length - last));
@@ -43,7 +45,8 @@ export class VirtualTable {
       const text = number(value);
       return element("td", { class: typeof value === "number" ? "num" : null, title: text.length > 30 ? text : null }, address ? element("a", { href: address }, text) : text);
     });
-    return element("tr", { "aria-selected": index === this.at ? "true" : null, onclick: () => this.onSelect?.(row, index) }, ...cells);
+    const box = this.onTick && element("input", { type: "checkbox", tabindex: "-1", "aria-label": `row ${index + 1}`, checked: this.ticked(row) ? "" : null, onchange: () => this.onTick(row) });
+    return element("tr", { "aria-selected": index === this.at ? "true" : null }, ...(box ? [element("td", { class: "tick" }, box)] : []), ...cells);
   }
 
   key(event) {
@@ -55,6 +58,7 @@ export class VirtualTable {
       if (top < this.root.scrollTop || top > this.root.scrollTop + this.root.clientHeight - 3 * HEIGHT) this.root.scrollTop = Math.max(0, top - this.root.clientHeight / 2);
       this.draw();
     }
+    if (event.key === " " && this.onTick && this.at >= 0 && event.target === this.root) { event.preventDefault(); this.onTick(this.rows[this.at]); }
     if (event.key === "Enter" && this.at >= 0 && event.target === this.root) {
       const address = this.link(this.rows[this.at], this.columns.find((c) => this.link(this.rows[this.at], c)) ?? "");
       if (address) location.assign(address);
