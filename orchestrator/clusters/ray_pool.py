@@ -245,6 +245,9 @@ def loss(ray: Any, error: BaseException) -> SeedbedError:
     words = str(error).lower()
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return OutOfMemory(line)
+    # The death of a process is known within a second; where it is not, the node or the network is gone.
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return NodeLost(f"the pack's process cannot be reached: {line}")
     # An actor's death names its cause in words alone.
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in words or "node was terminated" in words:
         return NodeLost(f"the pack's node is gone: {line}")

@@ -33,7 +33,7 @@ def nodes() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": 0})
     made.add_node(num_cpus=1)
     yield made
     made.shutdown()

@@ -27,7 +27,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "dashboard_port": 0})
     nodes.add_node(num_cpus=2, num_gpus=2, resources={"licence": 1}, labels={"zone": "a"})
     made = RayCluster(address=nodes.address)
     yield made
