@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-bitwise calibration browser check format bench clean
+.PHONY: help setup demo test test-all test-bitwise calibration sim chaos browser check format bench clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -42,6 +42,7 @@ sim: setup  ## ten thousand simulated histories of the head, its workers and its
 
 chaos: setup  ## kill hundreds of real workers; SEEDBED_CHAOS_FAULTS says how many
 	SEEDBED_CHAOS_FAULTS=$${SEEDBED_CHAOS_FAULTS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_chaos.py
+
 browser: setup  ## drive the dashboard in a real Chromium (apt-get install -y chromium)
 	$(BIN)/python -m pytest -n 0 tests/browser
 
@@ -57,6 +58,7 @@ format: setup  ## put the code into the house's form
 
 bench: setup  ## measure side by side with peers (needs the extra `benchmarks` for JAX)
 	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.checkpointing
 	$(BIN)/python -m benchmarks.orchestration
 
 clean:  ## remove the virtual environment and the demo's store

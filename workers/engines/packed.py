@@ -65,6 +65,7 @@ class PackedEngine:
         for value in self.values.values():
             value.requires_grad_()
         self._gradients = list(self._views(self.optimizer.gradients).values())
+        self._state = self._everything()
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         return {name: flat[:, a:b].view(-1, *shape) for name, (a, b, shape) in self._places.items()}
@@ -128,7 +129,11 @@ class PackedEngine:
         return predicted, losses
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights and both moments by parameter, each [run, …]."""
+        """Return weights and both moments by parameter, each [run, …]: what training writes to, not copies."""
+        return dict(self._state)
+
+    def _everything(self) -> dict[str, Tensor]:
+        # Once: 48 views take longer to make than the weights of a small pack to copy, and the loop would stand still.
         optimizer = self.optimizer
         kinds = {"model": optimizer.weights, "adamw.first": optimizer.first, "adamw.second": optimizer.second}
         return {
