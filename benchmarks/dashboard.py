@@ -1,6 +1,6 @@
 """What the dashboard costs: bytes, seconds and memory over a store of RUNS × 1,000 steps, of one metric.
 
-    python -m benchmarks.dashboard [RUNS]
+    python -m benchmarks.dashboard [RUNS] [--store FOLDER]
 
 The store is a real one (claims, verified shards, committed tables; the values are made up), the server a process of its
 own, and a real Chromium opens it. Times are wall-clock and depend on the machine's other load. Goals are those for
@@ -119,17 +119,15 @@ def main() -> None:
     """Make a store, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=int, nargs="?", default=1_000)
+    parser.add_argument("--store", type=Path, help="a folder that keeps the store for the next time")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="seedbed-dashboard-bench-"))
-    store = open_store(folder / "store", create=True)
-    made = study(given.runs)
-    register(store, made, "many.yaml")
-    fill(store, made, np.random.default_rng(0), metric_count=1)
-    Library(store).collect("many")
-    tokens = folder / "tokens.json"
-    began = time.perf_counter()
+    place, tokens = given.store or folder / "store", folder / "tokens.json"
     try:
-        with served(folder / "store", tokens) as server:
+        if not (place / "tables").exists():
+            make(place, given.runs)
+        began = time.perf_counter()
+        with served(place, tokens) as server:
             rows = [("start, until the study is shown", time.perf_counter() - began, "s", "")]
             rows += measure(server, tokens)
     finally:
@@ -137,6 +135,15 @@ def main() -> None:
     print(f"{given.runs:,} runs × 1,000 steps in 10 conditions; load average {os.getloadavg()[0]:.1f}")
     for what, value, unit, goal in rows:
         print(f"{what:44}{value:10.3f} {unit:3} {'goal ≤ ' + goal if goal else ''}")
+
+
+def make(place: Path, runs: int) -> None:
+    """Fill a store with a study of so many runs, and collect it."""
+    store = open_store(place, create=True)
+    made = study(runs)
+    register(store, made, "many.yaml")
+    fill(store, made, np.random.default_rng(0), metric_count=1)
+    Library(store).collect("many")
 
 
 def measure(server: Served, tokens: Path) -> list[tuple[str, float, str, str]]:

@@ -70,7 +70,7 @@ def _pack(store: Store, pack_id: str, runs: list[str], generator: np.random.Gene
     metrics = ["heldout.accuracy", *(f"heldout.metric{number}" for number in range(1, metric_count))]
     rows = 0
     for number, first in enumerate(range(0, STEPS, PROBES_PER_SHARD)):
-        table = _rows(runs, metrics, range(first, first + PROBES_PER_SHARD), generator)
+        table = rows_as_written(runs, metrics, range(first, first + PROBES_PER_SHARD), generator)
         rows += table.num_rows
         commit(store, PackKeys(pack_id).shard(number), _writer(table))
     ends = tuple(RunOutcome(run_id=r, attempt=1, status=Status.FINISHED, step=STEPS - 1) for r in runs)
@@ -86,7 +86,7 @@ def _writer(table: pa.Table) -> Callable[[Path], dict[str, int]]:
     return write
 
 
-def _rows(runs: list[str], metrics: list[str], steps: range, generator: np.random.Generator) -> pa.Table:
+def rows_as_written(runs: list[str], metrics: list[str], steps: range, generator: np.random.Generator) -> pa.Table:
     """Return rows as a worker writes them: by step, then metric, then run."""
     shape = (len(steps), len(metrics), len(runs))
     step, metric, run = (np.broadcast_to(axis, shape).ravel() for axis in np.ix_(steps, *map(np.arange, shape[1:])))

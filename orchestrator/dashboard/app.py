@@ -24,6 +24,7 @@ from orchestrator.dashboard import charts
 from orchestrator.dashboard.alerts import Alert
 from orchestrator.dashboard.answers import KINDS, columns_of, file_of
 from orchestrator.dashboard.guard import visitor_of
+from orchestrator.dashboard.kept import Kept
 from orchestrator.dashboard.pages.cluster import cluster
 from orchestrator.dashboard.pages.compare import compare
 from orchestrator.dashboard.pages.home import home
@@ -64,8 +65,9 @@ def make_app(view: View, cookie: str) -> Starlette:
     templates = Templates.load()
     static = StaticFiles(directory=str(files("orchestrator.dashboard").joinpath("static")))
     routes: list[Any] = [Route("/", _page(view, templates, "home", home), name="root")]
+    kept = Kept()
     for path, template, build in PAGES:
-        routes.append(Route(f"{path}.json", _json(view, build)))
+        routes.append(Route(f"{path}.json", _kept(view, build, kept) if build is study else _json(view, build)))
         routes.append(Route(path, _page(view, templates, template, build)))
     routes += [
         Route("/study/{name}/lines.bin", _lines(view, charts.lines)),
@@ -73,6 +75,7 @@ def make_app(view: View, cookie: str) -> Starlette:
         Route("/study/{name}/control.json", _control(view), methods=["POST"]),
         Route("/study/{name}/figure/{kind}.json", _json(view, picture_state)),
         Route("/study/{name}/figure/{kind}.{form}", _picture(view)),
+        Route("/study/{name}/{chart}.json", _kept(view, chart_columns, kept)),
         Route("/study/{name}/{chart}.{kind}", _table(view, charts.chart_table)),
         Route("/rows.json", _json(view, run_rows)),
         Route("/places.json", _json(view, matching_rows)),
@@ -118,6 +121,20 @@ def _nav(view: View, body: Body) -> Body:
 def _json(view: View, build: Build) -> Endpoint:
     async def data(request: Request) -> Response:
         return JSONResponse(plain(await run_in_threadpool(build, view, _params(request))))
+
+    return data
+
+
+def chart_columns(view: View, params: Params) -> Body:
+    """Return the rows behind one chart of a study, by columns."""
+    return columns_of(charts.chart_table(view, params))
+
+
+def _kept(view: View, build: Build, kept: Kept) -> Endpoint:
+    async def data(request: Request) -> Response:
+        params = _params(request)
+        version = view.feed.shelf(params["name"]).version
+        return await kept.json(request, version, lambda: plain(build(view, params)))
 
     return data
 

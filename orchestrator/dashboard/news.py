@@ -1,4 +1,4 @@
-"""News for open pages: one stream of server-sent events, deltas only, at most two a second for each study.
+"""News for open pages: one stream of server-sent events, deltas only, at most two a second, fewer where many read.
 
 An event says what changed, not what is: numbers of the changed study, and for each changed condition the first step to
 read again. The first event has the versions of all studies: a page that is behind them reads anew what it missed.
@@ -14,7 +14,7 @@ from orchestrator.dashboard.alerts import Alert
 from orchestrator.dashboard.feed import News
 
 MOST_READERS = 512
-_PAUSE_S = 0.5
+_PAUSE_S, _READERS_A_SECOND = 0.5, 50
 _BEAT_S = 5.0
 
 
@@ -93,7 +93,8 @@ class Broadcast:
                     yield _event("study", told["version"], told)
                 for told in alerts:
                     yield _event("alert", 0, told)
-                await asyncio.sleep(_PAUSE_S)
+                # After news each page asks for what changed: the more there are, the more news go into one answer.
+                await asyncio.sleep(max(_PAUSE_S, len(self._readers) / _READERS_A_SECOND))
         finally:
             self._readers.discard(reader)
 

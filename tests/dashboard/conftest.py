@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from jobs.store import LocalStore, open_store
@@ -17,7 +18,7 @@ from orchestrator.dashboard.guard import App
 from orchestrator.dashboard.sandbox import Limits
 from orchestrator.dashboard.server import Dashboard, Settings
 from orchestrator.dashboard.tokens import Scope, load_tokens
-from orchestrator.declared import register
+from orchestrator.declared import Declared, register
 from orchestrator.scheduler import drive
 from tests.orchestrator.conftest import STUDY
 
@@ -101,6 +102,13 @@ def dashboard(store: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> It
     yield made
     made.view.feed.stop()
     made.view.sandbox.close()
+
+
+def with_factors(declared: Declared, runs: pa.Table) -> pa.Table:
+    """Return the runs of a made study with the factors of their conditions, as a collector writes them."""
+    factors = {condition.id: json.dumps(condition.factors) for condition in declared.conditions}
+    column = [factors[condition_id] for condition_id in runs["condition_id"].to_pylist()]
+    return runs.set_column(runs.schema.get_field_index("factors"), runs.schema.field("factors"), pa.array(column))
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,12 @@ from orchestrator.library import Library
 from orchestrator.query import sql
 from orchestrator.rollups import rollups_of
 from orchestrator.summary import summarise
-from tests.dashboard.conftest import Visitor
+from tests.dashboard.conftest import Visitor, with_factors
 from tests.orchestrator.made import made
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&\"'{{ 7*7 }}"
+
+NAME = HOSTILE.replace("/", "")  # a path ends at a slash
 
 
 def rows(table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -265,12 +267,13 @@ def test_a_log_is_plain_text(dashboard: Dashboard, tmp_path: Path) -> None:
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[Visitor]:
     """Return a dashboard whose study has markup for names, labels and texts."""
-    declared, tables = made([0.5, 0.5], factor=HOSTILE, values=[HOSTILE, "b"], seeds=4, name=HOSTILE, question=HOSTILE)
+    declared, tables = made([0.5, 0.5], factor=HOSTILE, values=[HOSTILE, "b"], seeds=4, name=NAME, question=HOSTILE)
     dashboard = Dashboard(open_store(tmp_path / "s", create=True), Settings(), load_tokens(tmp_path / "t.json"))
+    tables["runs"] = with_factors(declared, tables["runs"])
     whole = tables | {"rollups": rollups_of(tables["runs"], tables["metrics"])}
     empty = {name: schema.empty_table() for name, schema in TABLES.items()}
     shelf = Shelf(declared, empty | whole, summarise(declared, whole), 1, 0.0)
-    dashboard.view.feed._shelves[HOSTILE] = shelf
+    dashboard.view.feed._shelves[NAME] = shelf
     dashboard.view.alarm.on_news(News(shelf, None, {}))
     yield Visitor(dashboard)
     dashboard.view.feed.stop()
@@ -284,9 +287,11 @@ def test_hostile_names_are_text_on_every_page(hostile: Visitor) -> None:
         "/compare",
         "/cluster",
         "/sql?q=SELECT+condition+FROM+runs",
-        f"/study/{HOSTILE.replace('/', '')}",
+        f"/study/{NAME}",
     ):
-        text = hostile.get(path).text
+        reply = hostile.get(path)
+        assert reply.status == 200, path
+        text = reply.text
         assert "<img" not in text, path
         assert "<script>" not in text, path
         assert text.count("</script>") == text.count("<script"), path

@@ -26,7 +26,10 @@ def runs(view: View, params: Params) -> Body:
     name = shelf.declared.name
     table = view.feed.ask(name, _rows_sql(shelf, "true"), at_last=True)
     columns = columns_of_runs(table)
-    matching = where(params.get("filter", ""), columns, _texts(columns))
+    try:
+        matching, error = where(params.get("filter", ""), columns, _texts(columns)), ""
+    except QueryError as failure:  # it stands in the page's field, to be put right there
+        matching, error = "false", str(failure)
     question = questions.Question("Runs", _rows_sql(shelf, matching), f"seedbed.open(STORE).runs({name!r}).pandas()")
     group = params.get("group", "")
     return {
@@ -35,6 +38,7 @@ def runs(view: View, params: Params) -> Body:
         "studies": view.feed.names(),
         "version": shelf.version,
         "filter": params.get("filter", ""),
+        "error": error,
         "columns": table.column_names,
         "shown": [c for c in params.get("columns", "").split(",") if c in table.column_names] or _default(table),
         "sort": params.get("sort", ""),

@@ -11,14 +11,15 @@ const WIDTH = 1100, LEFT = 150, LANE = 22;
 export function start() {
   const packs = page.packs;
   onStudy(({ study, version }) => { if (study === page.study && version > page.version) location.reload(); });
-  figure("packs").count(`n = ${packs.length} of ${page.of} packs${packs.length ? "; blue: ended, amber: running, red: lost, grey: superseded" : ""}`);
-  figure("faults").count(`${page.lost} of ${page.of} packs${page.lost_per_hour === null ? "" : `: ${number(page.lost_per_hour)} per hour`}`);
+  const shown = figure("packs"), lost = figure("faults");
+  shown.count(`n = ${packs.length} of ${page.of} packs${packs.length ? "; blue: ended, amber: running, red: lost, grey: superseded" : ""}`);
+  lost.count(`${page.lost} of ${page.of} packs${page.lost_per_hour === null ? "" : `: ${number(page.lost_per_hour)} per hour`}`);
   if (!packs.length) return;
   const began = Math.min(...packs.map((p) => p.began)), ended = Math.max(...packs.map((p) => p.until), began + 1);
   const unit = ended - began > 7200 ? [3600, "hours"] : ended - began > 300 ? [60, "minutes"] : [1, "seconds"];
   const x = { low: 0, high: (ended - began) / unit[0], label: `${unit[1]} since ${new Date(began * 1000).toLocaleString()}` };
-  timeline(packs, began, unit[0], x);
-  if (page.faults.length) faults(unit[0], x);
+  timeline(shown, packs, began, unit[0], x);
+  if (page.faults.length) faults(lost, unit[0], x);
 }
 
 function lanesOf(packs) {
@@ -36,8 +37,8 @@ function lanesOf(packs) {
   return names;
 }
 
-function timeline(packs, began, unit, x) {
-  const found = figure("packs"), lanes = lanesOf(packs);
+function timeline(found, packs, began, unit, x) {
+  const lanes = lanesOf(packs);
   const y = { low: 0, high: lanes.length, most: 24, ticks: lanes.map((text, i) => [lanes.length - i - 0.6, text]) };
   const chart = axes({ width: WIDTH, left: LEFT, height: 60 + LANE * lanes.length, x, y, label: `${packs.length} packs over time` });
   for (const pack of packs) {
@@ -51,8 +52,8 @@ function timeline(packs, began, unit, x) {
   found.table(["pack_id", "host", "device", "runs", "condition", "first_step", "seconds", "state", "beats", "reason"], packs.map((p) => ({ ...p, seconds: p.until - p.began })), number);
 }
 
-function faults(unit, x) {
-  const found = figure("faults"), most = Math.max(1, ...page.faults.map((f) => f.per_hour));
+function faults(found, unit, x) {
+  const most = Math.max(1, ...page.faults.map((f) => f.per_hour));
   const chart = axes({ width: WIDTH, left: LEFT, height: 150, x, y: { low: 0, high: most, label: "packs lost per hour" }, label: `${page.lost} packs lost, over time` });
   for (const bin of page.faults) {
     const from = chart.px(bin.after_s / unit), to = chart.px(Math.min(x.high, (bin.after_s + bin.seconds) / unit));

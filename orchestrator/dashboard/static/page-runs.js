@@ -30,6 +30,8 @@ export async function start() {
 async function load() {
   all = await fetchJson(`/rows.json?${study}`);
   await filter();
+  clearTimeout(later);
+  await chosen.draw();
 }
 
 async function filter() {
@@ -64,7 +66,7 @@ function draw() {
 
 function columns() {
   const box = (name) => element("input", { type: "checkbox", ...(shown.includes(name) ? { checked: "" } : {}), onchange: (event) => {
-    shown = page.columns.filter((c) => (c === name ? event.target.checked : shown.includes(c)));
+    shown = event.target.checked ? [...shown, name] : shown.filter((c) => c !== name);
     set({ columns: shown.join(",") });
     draw();
   } });
