@@ -51,7 +51,7 @@ def _pages(dashboard: Dashboard) -> dict[str, str]:
         "home": "/",
         "study": f"/study/{quote(name)}",
         "lines": f"/study/{quote(name)}?view=both&scores=ridgeline",
-        "runs": f"/runs?{study}&group=model.width&filter=score%3C0.9&columns=run_id,condition,status,score,attempts,reason",
+        "runs": f"/runs?{study}&group=model.width&filter=score%3C0.9&columns=run_id,condition,status,score,attempts",
         "run": f"/run/{runs[0]['run_id']}?{study}",
         "cluster": f"/cluster?{study}",
         "sql": f"/sql?{study}&q={SQL}",

@@ -248,8 +248,8 @@ def _panels(
     conditions: tuple[ConditionSummary, ...], height: float, widest: int = _PER_ROW, width: float = 3.0
 ) -> tuple[Figure, list[Axes]]:
     count = min(len(conditions), _MOST_PANELS)
-    columns = max(min(count, widest), 1)
-    rows = max(ceil(count / columns), 1)
+    rows = max(ceil(count / widest), 1)
+    columns = max(ceil(count / rows), 1)  # four panels are two by two, not three and one
     figure = new_figure(max(width * columns, 4.4), height * rows + 0.3)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in panels[count:]:

@@ -20,8 +20,8 @@ from orchestrator.dashboard.pages.runs import study_of
 from orchestrator.dashboard.view import Body, Params, View
 
 _MOST_PACKS = 2_000
-_BINS_S = (10, 30, 60, 300, 600, 1_800, 3_600, 6 * 3_600, 86_400)
-_MOST_BINS = 60
+_BINS_S = (60, 300, 600, 1_800, 3_600, 6 * 3_600, 86_400)
+_MOST_BINS = 48
 LOST = ("lost", "silent", "cut off")
 
 

@@ -77,6 +77,8 @@ def _attempts(store: Store, shelf: Shelf, row: dict[str, Any], measured: pa.Tabl
         attempt["last_step"] = max(last.get(attempt["attempt"], 0), attempt["first_step"])
         attempt["ended"] = attempt["status"]
         if following is not None and attempt["status"] == "running":
+            if following["resumed_pack"] == attempt["pack_id"]:
+                attempt["last_step"] = max(attempt["last_step"], following["first_step"])
             begins = "resumed from" if following["resumed_pack"] else "began again at"
             why = f" ({attempt['reason']})" if attempt["reason"] else ""
             attempt["ended"] = f"cut off{why}; attempt {following['attempt']} {begins} step {following['first_step']:,}"

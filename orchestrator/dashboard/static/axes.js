@@ -35,7 +35,7 @@ export function axes({ width = 620, height = 300, left = 52, right = 20, top = 1
   }
   root.append(svg("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
   if (x.label) root.append(svg("text", { class: "label", x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.label));
-  if (y.label) root.append(svg("text", { class: "label", transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label));
+  if (y.label) root.append(svg("text", { class: "label", transform: `translate(${Math.max(12, left > 100 && !y.most ? left - 48 : 12)} ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label));
   return { root, px, py, add: (name, attributes, ...children) => root.appendChild(svg(name, attributes, ...children)) };
 }
 

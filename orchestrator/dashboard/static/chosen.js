@@ -61,7 +61,7 @@ async function drawCurves(mine, n) {
   const view = ticked.size ? get("view", "fan") : "fan";
   const [answer, lines] = await Promise.all([fetchJson(`/chosen.json?${query}`), view === "fan" ? null : fetchLines(`/chosen.bin?${query}&px=1200${bounds}`)]);
   if (mine !== asked) return;
-  const panel = new Panel(`${metric} of ${told(n)}`, { launched: n, height: 320, onPick: (run) => location.assign(runHref(run)), onZoom: (to) => { set({ from: Math.floor(to[0]), to: Math.ceil(to[1]) }); draw(); } });
+  const panel = new Panel(`${metric} of ${told(n)}`, { launched: n, height: 280, onPick: (run) => location.assign(runHref(run)), onZoom: (to) => { set({ from: Math.floor(to[0]), to: Math.ceil(to[1]) }); draw(); } });
   Object.assign(panel, { fan: rows(answer), view, lines, zoom });
   curves.plots.replaceChildren(panel.root);
   curves.drawings = () => [panel.svg(metric)];

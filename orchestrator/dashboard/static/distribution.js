@@ -80,7 +80,7 @@ function ridgeline(groups, { metric, threshold, low, high }) {
     counts.forEach((count, i) => { for (const x of [low + i * width, low + (i + 1) * width]) points.push([chart.px(x), base - (1.25 * row * count) / most]); });
     points.push([chart.px(high), base]);
     chart.add("path", { class: "ridge", d: path(points) });
-    chart.add("text", { x: 600, y: base - 4, "text-anchor": "end" }, `n = ${n} of ${group.launched}; highest bar ${most}`);
+    chart.add("text", { x: 144, y: base + 17, "text-anchor": "end" }, `n = ${n} of ${group.launched}, top ${most}`);
   });
   return [chart.root];
 }

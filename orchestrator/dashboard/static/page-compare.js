@@ -22,24 +22,30 @@ export function start() {
   });
   if (!rows.length) return;
   const curvesFigure = figure("medians"), scoresFigure = figure("ecdf");
-  curvesFigure.controls.append(choice("View", VIEWS, get("view", VIEWS[0]), (view) => { set({ view: view === VIEWS[0] ? "" : view }); curves(curvesFigure); }));
+  curvesFigure.controls.append(choice("View", VIEWS, get("view", usual()), (view) => { set({ view: view === usual() ? "" : view }); curves(curvesFigure); }));
   scoresFigure.controls.append(choice("Kind", KINDS, get("scores", KINDS[0]), (kind) => { set({ scores: kind === KINDS[0] ? "" : kind }); scores(scoresFigure); }));
   const next = (holder, options, now) => holder.controls.querySelector(`[data-choice="${options[(options.indexOf(now) + 1) % options.length]}"]`).click();
-  onKey("v", () => next(curvesFigure, VIEWS, get("view", VIEWS[0])));
+  onKey("v", () => next(curvesFigure, VIEWS, get("view", usual())));
   onKey("d", () => next(scoresFigure, KINDS, get("scores", KINDS[0])));
   curves(curvesFigure);
   scores(scoresFigure);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => curves(curvesFigure));
 }
 
-const told = (n, of) => `n = ${n} of ${of}`;
+const usual = () => VIEWS[rows.length > 4 ? 1 : 0];  // more bands than four over one another are a blot
+// n of N of all conditions together, and of each where they are not whole.
+function told(n, of) {
+  const sum = (list) => list.reduce((a, b) => a + b, 0);
+  const parts = rows.map((r, i) => [r.name, n[i], of[i]]).filter(([, some, all]) => some !== all).map(([name, some, all]) => `${name}: ${some} of ${all}`);
+  return `n = ${sum(n)} of ${sum(of)} runs${parts.length ? `; ${parts.join("; ")}` : ""}`;
+}
 
 function curves(found) {
   const steps = rows.flatMap((r) => r.fan.map((p) => p.step));
-  found.count(rows.map((r) => `${r.name}: ${told(r.fan.at(-1)?.n ?? 0, r.numbers.launched)}`).join("; "));
+  found.count(told(rows.map((r) => r.fan.at(-1)?.n ?? 0), rows.map((r) => r.numbers.launched)));
   found.table(["name", "step", "n", "launched", "mean", "q05", "q25", "q50", "q75", "q95"], rows.flatMap((r) => r.fan.map((p) => ({ ...p, name: r.name }))), number);
   if (!steps.length) { found.count("no probe yet"); return; }
-  if (get("view", VIEWS[0]) === VIEWS[0]) together(found, steps);
+  if (get("view", usual()) === VIEWS[0]) together(found, steps);
   else beside(found, steps);
 }
 
@@ -70,6 +76,6 @@ function together(found, steps) {
 function scores(found) {
   const rule = rows[0].rule, groups = rows.map((r) => ({ label: r.name, factors: { condition: r.name }, scores: r.scores, launched: r.numbers.launched }));
   found.plots.replaceChildren(...drawScores(get("scores", KINDS[0]), groups, { scale: "condition", metric: rule.metric, threshold: rule.threshold, href: (s) => `/run/${encodeURIComponent(s.run_id)}` }));
-  found.count(rows.map((r) => told(r.scores.length, r.numbers.launched)).join("; "));
+  found.count(told(rows.map((r) => r.scores.length), rows.map((r) => r.numbers.launched)));
   found.table(["name", "run_id", "score", "success"], rows.flatMap((r) => r.scores.map((s) => ({ ...s, name: r.name }))), number);
 }

@@ -29,7 +29,7 @@ function draw(home) {
 // The line "34 of 40 runs ended · 85 % of all steps", and a tag per status.
 export function progress(root, study) {
   const { ended, launched, share } = study.progress;
-  root.querySelector("[data-progress]").replaceChildren(element("strong", {}, `${ended.toLocaleString("en")} of ${launched.toLocaleString("en")}`), ` runs ended · ${Math.round(100 * share)} % of all steps`);
+  root.querySelector("[data-progress]").replaceChildren(element("strong", {}, `${ended.toLocaleString("en")} of ${launched.toLocaleString("en")}`), ` runs ended · ${Math.floor(100 * share)} % of all steps`);
   const tags = Object.entries(study.counts).filter(([, n]) => n).flatMap(([status, n]) => [element("span", { class: `tag s-${status}` }, `${n.toLocaleString("en")} ${status}`), " "]);
   root.querySelector("[data-counts]").replaceChildren(...tags);
 }

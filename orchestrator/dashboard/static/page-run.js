@@ -39,7 +39,7 @@ function attempts() {
   const chart = axes({ width, height: 60 + 34 * list.length, left, x, y: { low: 0, high: list.length, most: 24, ticks }, label: `${list.length} attempts over steps` });
   list.forEach((attempt, i) => {
     const from = chart.px(attempt.first_step), to = chart.px(attempt.last_step), y = chart.py(list.length - i - 0.1), cut = attempt.ended.startsWith("cut");
-    if (i) chart.add("line", { class: "threshold", x1: from, x2: from, y1: 10, y2: y });
+    if (i) chart.add("line", { class: "threshold", x1: from, x2: from, y1: y - 16, y2: y });
     chart.root.append(svg("rect", { class: cut ? "s-failed" : CLASS[attempt.status], x: from, y, width: Math.max(2, to - from), height: 18, rx: 2 }, svg("title", {}, `${attempt.pack_id}: ${attempt.ended} ${attempt.reason}`)));
     const seconds = attempt.began && attempt.until ? `, ${number(Math.round(attempt.until - attempt.began))} s` : "", said = attempt.ended + seconds;
     const after = width - 20 - to > 6 * said.length, inside = !after && to - from > 6 * said.length;

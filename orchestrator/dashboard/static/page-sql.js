@@ -53,15 +53,15 @@ function chart(found, table, xName, yName, by) {
   const x = column(xName), y = column(yName), group = by ? column(by) : null;
   if (!x || !y) return;
   const [low, high] = range([y]), left = Math.min(...x), right = Math.max(...x);
-  const drawn = axes({ x: { low: left, high: right > left ? right : left + 1, label: xName }, y: { low, high, label: yName }, right: group ? 150 : 12, label: `${yName} against ${xName}` });
+  const drawn = axes({ width: 1100, height: 340, x: { low: left, high: right > left ? right : left + 1, label: xName }, y: { low, high, label: yName }, right: group ? 220 : 12, label: `${yName} against ${xName}` });
   const indices = Array.from({ length: table.rows }, (_, i) => i);
   const groups = [...(group ? Map.groupBy(indices, (i) => group[i]) : new Map([["", indices]]))];
   groups.slice(0, 8).forEach(([label, members], number) => {
     const points = members.filter((i) => x[i] !== null && y[i] !== null).sort((a, b) => x[a] - x[b]).map((i) => [drawn.px(x[i]), drawn.py(y[i])]);
     drawn.add("path", { class: `line k${number}`, d: path(points) });
     for (const [cx, cy] of points.length <= 200 ? points : []) drawn.add("circle", { class: "f-grey", cx, cy, r: 2.5 });
-    if (group) drawn.add("line", { class: `line k${number}`, x1: 478, x2: 500, y1: 14 + 15 * number, y2: 14 + 15 * number });
-    if (group) drawn.add("text", { class: "label", x: 505, y: 18 + 15 * number }, String(label).slice(-20));
+    if (group) drawn.add("line", { class: `line k${number}`, x1: 892, x2: 922, y1: 14 + 15 * number, y2: 14 + 15 * number });
+    if (group) drawn.add("text", { class: "label", x: 928, y: 18 + 15 * number }, String(label).slice(-28));
   });
   found.plots.replaceChildren(drawn.root);
   found.table([...(by ? [by] : []), xName, yName], indices.map((i) => ({ ...(by ? { [by]: group[i] } : {}), [xName]: x[i], [yName]: y[i] })), String);

@@ -19,7 +19,8 @@ export function success(conditions, scale) {
     if (c.success.value === null) return;
     const said = `${c.condition}: ${c.successes} of ${c.known}, ${number(c.success.value)} [${number(c.success.low)}, ${number(c.success.high)}]`;
     chart.root.append(svg("circle", { class: "f-blue", cx: at[i], cy: known[i][1], r: 5 }, svg("title", {}, said)));
-    beside(chart, at[i], known[i][1] - 8, `${c.successes}/${c.known}`);
+    const rises = known[i + 1]?.[1] < known[i][1];  // the line goes on above: the text stands below
+    beside(chart, at[i], known[i][1] + (rises ? 15 : -8), `${c.successes}/${c.known}`);
   });
   return chart.root;
 }

@@ -26,7 +26,8 @@ export class VirtualTable {
   headCell(name) {
     const order = this.sort === name ? "ascending" : this.sort === "-" + name ? "descending" : null;
     const text = name + (order === "ascending" ? " ▲" : order ? " ▼" : "");
-    return element("th", { scope: "col", "aria-sort": order }, this.onSort ? element("button", { type: "button", onclick: () => this.onSort(order === "ascending" ? "-" + name : name) }, text) : text);
+    const sample = this.rows.slice(0, 50).map((row) => this.read(row, name)).find((value) => value !== null);
+    return element("th", { scope: "col", class: typeof sample === "number" ? "num" : null, "aria-sort": order }, this.onSort ? element("button", { type: "button", onclick: () => this.onSort(order === "ascending" ? "-" + name : name) }, text) : text);
   }
 
   draw() {
