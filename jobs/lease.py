@@ -10,13 +10,13 @@ Not here: signs of life of packs (`beats.py`).
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.beats import Clock
-from jobs.errors import AlreadyExists, LeaseLost, NotFound, Superseded
+from jobs.errors import AlreadyExists, Corrupt, LeaseLost, NotFound, Superseded
 from jobs.layout import DriverKeys, PackKeys, parse_driver_key
 from jobs.pack import PackRequest
 from jobs.process import is_surely_dead, this_process
@@ -41,12 +41,16 @@ class Sight:
 
 @dataclass(slots=True)
 class Lease:
-    """The right to drive a study, for as long as no later epoch is there."""
+    """The right to drive a study, for as long as no later epoch is there.
+
+    says  what its beats tell the drivers of other studies (`orchestrator/rivals.py`)
+    """
 
     store: Store
     study: str
     epoch: int
     _number: int = 0
+    says: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def keys(self) -> DriverKeys:
@@ -63,7 +67,7 @@ class Lease:
         self.check()
         number = self._number + 1
         with suppress(AlreadyExists):  # the reply to an earlier try was lost
-            put_record(self.store, self.keys.beat(number), {})
+            put_record(self.store, self.keys.beat(number), {"says": dict(self.says)})
         self._number = number
         self.store.delete(self.keys.beat(number - 1))
 
@@ -78,18 +82,40 @@ class Lease:
 
 def sight(store: Store, study: str) -> Sight:
     """Return what the store says of the study's newest driver."""
-    epoch, beat, released = 0, 0, False
-    for key in store.keys(f"drivers/{study}."):
+    return _sights(store.keys(f"drivers/{study}.")).get(study, Sight(0, 0, released=False))
+
+
+def sights(store: Store) -> dict[str, Sight]:
+    """Return what the store says of the newest driver of every study that ever had one, from one listing."""
+    return _sights(store.keys("drivers/"))
+
+
+def said(store: Store, study: str, seen: Sight) -> Mapping[str, int]:
+    """Return what a driver's beat says; empty where there is a later one by now, or none."""
+    try:
+        return dict(get_record(store, DriverKeys(study, seen.epoch).beat(seen.beat))["says"])
+    except (NotFound, Corrupt, KeyError):
+        return {}
+
+
+def _sights(keys: Iterable[str]) -> dict[str, Sight]:
+    newest: dict[str, Sight] = {}
+    for key in keys:
         found = parse_driver_key(key)
-        if found is None or found[0] != study or found[1] < epoch:
+        if found is None:
             continue
-        if found[1] > epoch:
-            epoch, beat, released = found[1], 0, False
-        if found[2] == "released.json":
-            released = True
-        elif found[2].endswith(".beat"):
-            beat = max(beat, int(found[2].removesuffix(".beat")))
-    return Sight(epoch, beat, released)
+        study, epoch, what = found
+        seen = newest.get(study, Sight(0, 0, released=False))
+        if epoch < seen.epoch:
+            continue
+        if epoch > seen.epoch:
+            seen = Sight(epoch, 0, released=False)
+        if what == "released.json":
+            seen = replace(seen, released=True)
+        elif what.endswith(".beat"):
+            seen = replace(seen, beat=max(seen.beat, int(what.removesuffix(".beat"))))
+        newest[study] = seen
+    return newest
 
 
 def holder(store: Store, study: str, epoch: int) -> Mapping[str, Any]:

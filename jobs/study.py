@@ -70,6 +70,7 @@ class ExecutionRule(Spec):
     retries     further attempts that a run gets after a crash
     preemptions further attempts after something outside: a node, a signal, silence, the store
     packs_at_once  the most packs that train at once, or `machine`: as many as it holds
+    priority    studies of one store with less of it make room while this one waits for it
     device      where packs train; a GPU may hold several, where that was measured to be faster
     resources   custom resources of Ray that every pack takes, such as {licence: 1}
     labels      labels of Ray that a node must have, such as {ray.io/market-type: on-demand}
@@ -79,6 +80,7 @@ class ExecutionRule(Spec):
     retries: Annotated[int, Field(ge=0)] = 3
     preemptions: Annotated[int, Field(ge=0)] = 100
     packs_at_once: Count | Literal["machine"] = "machine"
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     device: Literal["cpu", "cuda"] = "cpu"
     resources: dict[ResourceName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)

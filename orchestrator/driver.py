@@ -51,6 +51,7 @@ from orchestrator.events import (
 )
 from orchestrator.policy import Blame, blame
 from orchestrator.prepare import Prepared
+from orchestrator.rivals import Rivals, wishes
 from orchestrator.seed_audit import pack_run
 from orchestrator.state import State, opened, transition
 from orchestrator.store_state import find_outcome, give_up, holding_pack, record_loss, resume_steps
@@ -86,6 +87,7 @@ class Driver:
     _launches: int = 0
     _own: set[str] = field(default_factory=set)
     _silences: Silences = field(init=False)
+    _rivals: Rivals = field(init=False)
     _next_look: float = float("-inf")
     _trouble_since: float | None = None
     _runs: Mapping[str, Run] = field(init=False)
@@ -94,7 +96,11 @@ class Driver:
         self._runs = {run.id: run for run in self.study.runs}
         self.proofs = self.prepared.proofs
         self._silences = Silences(self.clock)
-        self.state, commands = opened(self.prepared.opening)
+        self._rivals = Rivals(self.store, self.study.name, self.study.settings.execution.priority, self.clock)
+        opening = self.prepared.opening
+        if self._rivals.waiting():
+            opening = replace(opening, machine=opening.machine.at_most(0))
+        self.state, commands = opened(opening)
         self._commands.extend(commands)
 
     def turn(self, wait_s: float) -> None:
@@ -244,14 +250,29 @@ class Driver:
                 return StudyInterrupted(f"an earlier launch had run {error.run_id}")
         return error
 
+    def _look_for_room(self) -> None:
+        """See what there is to fill now, say how much this study waits for, and make room for more important ones."""
+        execution = self.study.settings.execution
+        machine = self.cluster.room().offered_to(execution)
+        others = self._rivals.waiting()
+        if others:
+            machine = machine.at_most(0)
+            live = [it.pack_id for it in self.state.live_packs() if it.pack_id]
+            self._commands.extend(StopPack(pack_id) for pack_id in live[: self._rivals.leaving(others, len(live))])
+        if machine != self.state.machine:
+            self.feed(MachineChanged(machine))
+        waiting = [] if self.state.stopping else [pack.shape for pack in self.state.waiting]
+        if execution.packs_at_once != "machine":
+            waiting = waiting[: max(0, execution.packs_at_once - len(self.state.live))]
+        self.lease.says = wishes(execution.priority, len(waiting))
+        self.cluster.expect(() if others else waiting)
+
     def _look_after_packs(self) -> None:
         """Give up the packs that are silent, and hear of those that no cluster tells of."""
         if self.clock() < self._next_look:
             return
         self._next_look = self.clock() + LOOK_S
-        machine = self.cluster.machine().offered_to(self.study.settings.execution)
-        if machine != self.state.machine:
-            self.feed(MachineChanged(machine))
+        self._look_for_room()
         beats = newest_beats(self.store)
         live = [it.pack_id for it in self.state.live_packs() if it.pack_id]
         for pack_id, silent_s in self._silences.look(beats, live).items():

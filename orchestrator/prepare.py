@@ -54,8 +54,9 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
     timings = _timings(study, store, cluster, planned, todo, calibrate=calibrate)
     packs = pack_runs(todo, timings, execution.pack_width, planned, needs_of(execution))
     runs = {run_id: _run_state(standing) for run_id, standing in standings.items()}
+    room = cluster.room().offered_to(execution)
     return Prepared(
-        StudyOpened(runs, packs, machine, Budgets(execution.retries, execution.preemptions), tuple(live)), proofs
+        StudyOpened(runs, packs, room, Budgets(execution.retries, execution.preemptions), tuple(live)), proofs
     )
 
 

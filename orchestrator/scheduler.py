@@ -17,6 +17,7 @@ from jobs.study import Study
 from orchestrator.clusters import Cluster
 from orchestrator.driver import Driver
 from orchestrator.prepare import prepare
+from orchestrator.rivals import wishes
 from orchestrator.state import State
 from orchestrator.tenure import tenure
 
@@ -69,6 +70,8 @@ def drive_under(
     driver has taken the study; SeedError where the seeds do not do what the design says; EnvironmentChanged;
     StoreError and its kin where the store fails; SpecMismatch where a stored run is not what its id says.
     """
+    # Its first process may have to wait for room, too: that which measures and proves.
+    lease.says = wishes(study.settings.execution.priority, 1)
     prepared = prepare(study, store, cluster, calibrate=calibrate)
     driver = Driver(study, store, cluster, lease, clock, prepared, strict)
     with _stop_signals() as stop:

@@ -11,7 +11,7 @@ from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.machine import ANYWHERE, Machine, Needs, Shape
 from orchestrator.packing import AssumedTiming, Timing
 
 Verdict = Callable[[str, int], Status | BaseException | None]
@@ -39,6 +39,12 @@ class FakeCluster:
 
     def machine(self) -> Machine:
         return Machine(self.cpus, packs_at_once=self.cpus, device="cpu")
+
+    def room(self) -> Machine:
+        return self.machine()
+
+    def expect(self, waiting: Sequence[Shape]) -> None:
+        pass
 
     def calibrate(
         self,

@@ -11,7 +11,7 @@ from typing import Protocol
 from jobs.pack import PackRun, SeedProof
 from jobs.spec import Condition
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.machine import ANYWHERE, Machine, Needs, Shape
 from orchestrator.packing import Timing
 
 News = PackEnded | PackLost
@@ -22,6 +22,15 @@ class Cluster(Protocol):
 
     def machine(self) -> Machine:
         """Return what there is to fill with packs."""
+
+    def room(self) -> Machine:
+        """Return the part of it that is there for this head's packs now: what others use is left out."""
+
+    def expect(self, waiting: Sequence[Shape]) -> None:
+        """Hear which packs wait for room, every few seconds. With none, processes that are idle make room for others.
+
+        Raises ClusterError.
+        """
 
     def calibrate(
         self,

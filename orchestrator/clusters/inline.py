@@ -18,7 +18,7 @@ from jobs.spec import Condition
 from jobs.store import open_store
 from orchestrator.clusters import News
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.machine import ANYWHERE, Machine, Needs, Node
+from orchestrator.machine import ANYWHERE, Machine, Needs, Node, Shape
 from orchestrator.packing import Timing
 
 Work = Callable[[str, str, threading.Event], PackOutcome]
@@ -126,6 +126,13 @@ class InlineCluster:
         """Return this machine, for one pack at a time."""
         node = Node(self._cpus, memory_bytes(), gpus=float(len(list(_NVIDIA.glob("*")))))
         return Machine(self._cpus, packs_at_once=1, device="cpu", nodes=(node,))
+
+    def room(self) -> Machine:
+        """Return this machine: who else uses it is not asked."""
+        return self.machine()
+
+    def expect(self, waiting: Sequence[Shape]) -> None:
+        """Do nothing: packs take their turns in one thread."""
 
     def calibrate(
         self,

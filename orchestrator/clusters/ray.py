@@ -20,9 +20,10 @@ from jobs.store import get_record, open_store
 from orchestrator.clusters import News
 from orchestrator.clusters.inline import available_cpus
 from orchestrator.clusters.ray_pool import NAMESPACE, Pool, loss
+from orchestrator.clusters.ray_room import Places
 from orchestrator.clusters.ray_start import attach_ray, read_nodes, start_ray
 from orchestrator.events import PackEnded, PackLost
-from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.machine import ANYWHERE, Machine, Needs, Node, Shape
 from orchestrator.packing import Timing
 
 _STOP_GRACE_S = 20.0
@@ -58,16 +59,31 @@ class RayCluster:
         if not self._nodes:
             raise ClusterError(f"the Ray at {address or 'this machine'} has no node with CPUs")
         self._pool = Pool(self._ray, time.monotonic, outlives=self._attached)
+        self._places = Places(self._ray)
         self.machine()
 
     def machine(self) -> Machine:
         """Return the nodes that Ray has now; raises ClusterError where it does not tell."""
         if self._attached:
             self._nodes = read_nodes(self._ray)
-        cpus = sum(node.cpus for node in self._nodes)
-        cpus = min(self._most_cpus, cpus) if self._most_cpus else cpus
-        self._pool.cpus = cpus
-        return Machine(cpus, packs_at_once=cpus, device="cpu", start_s=_START_S, nodes=self._nodes)
+        return self._of(self._nodes)
+
+    def room(self) -> Machine:
+        """Return what is free on the nodes, and what processes of this head hold; raises ClusterError."""
+        if not self._attached:
+            return self.machine()
+        return self._of(read_nodes(self._ray, self._places.held(self._pool.shapes)))
+
+    def _of(self, nodes: tuple[Node, ...]) -> Machine:
+        cpus = sum(node.cpus for node in nodes)
+        cpus = self._pool.cpus = min(self._most_cpus, cpus) if self._most_cpus else cpus
+        return Machine(cpus, packs_at_once=cpus, device="cpu", start_s=_START_S, nodes=nodes)
+
+    def expect(self, waiting: Sequence[Shape]) -> None:
+        """Leave the room of idle processes to others where nothing waits; on an embedded Ray there are no others."""
+        if self._attached and not waiting:
+            self._give_first()
+            self._pool.drop_idle()
 
     def calibrate(
         self,

@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -162,9 +162,15 @@ class Pool:
 
     def __init__(self, ray: Any, clock: Clock, *, outlives: bool) -> None:
         self._ray, self._clock, self._outlives, self.cpus = ray, clock, outlives, 0
+        self._actors = ray.remote(PackActor)  # once: Ray looks through the code of every class that it is given
         self._held_at = clock()
         self._idle: dict[Shape, list[Any]] = {}
         self._shapes: dict[Any, Shape] = {}
+
+    @property
+    def shapes(self) -> Mapping[Any, Shape]:
+        """Return the actors, each with what it holds or waits for."""
+        return self._shapes
 
     def take(self, threads: int, needs: Needs = ANYWHERE) -> Any:
         """Return an actor with that many threads, where there is what it needs: an idle one, or a new one."""
@@ -182,7 +188,7 @@ class Pool:
         name = f"pack-process-{secrets.token_hex(8)}" if self._outlives else ""
         if name:
             options |= {"name": name, "namespace": NAMESPACE, "lifetime": "detached"}
-        actor = self._ray.remote(PackActor).options(**options, runtime_env={"env_vars": environment}).remote(name)
+        actor = self._actors.options(**options, runtime_env={"env_vars": environment}).remote(name)
         self._shapes[actor] = threads, needs
         return actor
 

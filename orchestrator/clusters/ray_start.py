@@ -8,12 +8,14 @@ import os
 import secrets
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from jobs.errors import ClusterError
 from orchestrator.clusters.ray_notice import draining, signals_ignored_by_children
+from orchestrator.clusters.ray_room import free_resources
 from orchestrator.machine import Node
 
 OLDEST = (2, 54)
@@ -96,19 +98,23 @@ def lets_everyone_in(dashboard: str) -> bool:
         raise ClusterError(f"{dashboard} does not answer: {error}") from None
 
 
-def read_nodes(ray: Any) -> tuple[Node, ...]:
+def read_nodes(ray: Any, held: Mapping[str, Mapping[str, float]] | None = None) -> tuple[Node, ...]:
     """Return the living nodes that have CPUs and stay, those with most first; raises ClusterError.
 
-    A node that is drained takes no pack. How much memory a GPU has, Ray does not say.
+    A node that is drained takes no pack. How much memory a GPU has, Ray does not say. With `held`, what its owner's
+    processes hold on each node, only that and what is free counts.
     """
     try:
-        leaving = draining(ray)
+        leaving, free = draining(ray), free_resources(ray) if held is not None else {}
         told = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     except (ray.exceptions.RayError, RuntimeError, ConnectionError) as error:
         raise ClusterError(f"Ray does not tell its nodes: {str(error).strip().partition(chr(10))[0]}") from error
     nodes = []
     for node in told:
         has = {name: float(amount) for name, amount in node["Resources"].items()}
+        if held is not None:
+            here, ours = free.get(node["NodeID"], {}), held.get(node["NodeID"], {})
+            has = {name: min(all_, here.get(name, 0.0) + ours.get(name, 0.0)) for name, all_ in has.items()}
         if has.get("CPU", 0) >= 1:
             own = tuple(sorted((name, amount) for name, amount in has.items() if name not in _COUNTED))
             labels = tuple(sorted(node.get("Labels", {}).items()))

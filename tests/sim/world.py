@@ -25,7 +25,7 @@ from orchestrator.clusters import News
 from orchestrator.driver import Driver
 from orchestrator.events import PackEnded, PackLost
 from orchestrator.invariants import check_invariants
-from orchestrator.machine import ANYWHERE, Machine, Needs
+from orchestrator.machine import ANYWHERE, Machine, Needs, Shape
 from orchestrator.packing import AssumedTiming, Timing
 from orchestrator.prepare import prepare
 from tests.sim.checks import Checks
@@ -376,6 +376,12 @@ class SimCluster:
     def machine(self) -> Machine:
         here = sum(gone <= self.world.now for gone in self.world.nodes_gone_until)
         return Machine(2 * here, 2 * here, "cpu")
+
+    def room(self) -> Machine:
+        return self.machine()
+
+    def expect(self, waiting: Sequence[Shape]) -> None:
+        pass
 
     def calibrate(
         self,
