@@ -40,6 +40,7 @@ class RunsTables:
     def runs(self, last_step: Mapping[str, int]) -> pa.Table:
         """Return a row for every declared run; last_step: of the runs that have any row, the last step with one."""
         records = []
+        factors = {c.id: canonical_json(c.factors).decode() for c in self.declared.conditions}
         for run in self.declared.runs:
             mine = self.attempts.get(run.id, [])
             said = self._outcome_of(mine[-1]) if mine else None
@@ -50,8 +51,11 @@ class RunsTables:
                     "run_id": run.id,
                     "condition_id": run.condition.id,
                     "condition": run.condition.label,
-                    "factors": canonical_json(run.condition.factors).decode(),
-                    **{f"seed_{name}": seed for name, seed in run.seeds.as_dict().items()},
+                    "factors": factors[run.condition.id],
+                    "seed_init": run.seeds.init,
+                    "seed_data": run.seeds.data,
+                    "seed_dropout": run.seeds.dropout,
+                    "seed_evaluation": run.seeds.evaluation,
                     "status": str(status),
                     "reason": said.reason if said else "",
                     "attempts": len(mine),
