@@ -40,9 +40,22 @@ class Map(Protocol):
 def on_threads(function: Callable[[T], R], tasks: Sequence[T]) -> Iterable[R]:
     """Carry the tasks out on two threads of this process."""
     if len(tasks) < 2:
-        return [function(task) for task in tasks]
+        yield from map(function, tasks)
+        return
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(function, tasks))
+        yield from pool.map(function, tasks)
+
+
+def watched(place: Map, watch: Callable[[int, int], None]) -> Map:
+    """Return the same way of making parts, which tells how many of how many are made."""
+
+    def tell(function: Callable[[T], R], tasks: Sequence[T]) -> Iterable[R]:
+        watch(0, len(tasks))
+        for number, result in enumerate(place(function, tasks), start=1):
+            watch(number, len(tasks))
+            yield result
+
+    return tell
 
 
 class Workspace:

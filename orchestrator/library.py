@@ -19,7 +19,7 @@ from orchestrator.declared import Declared
 from orchestrator.imports.stored import imported_tables
 from orchestrator.plain_parts import collected_from
 from orchestrator.query import sql
-from orchestrator.questions.asked import Options, Question
+from orchestrator.questions.asked import Options, Question, Watch, unwatched
 from orchestrator.summary import StudySummary, summarise
 from orchestrator.tables import commit_tables, newest_tables
 
@@ -30,11 +30,13 @@ NAMES_ESTIMATES = re.compile(r"\bestimates\b", re.IGNORECASE)
 class Library:
     """The studies of one store.
 
-    map  how the parts of a collection are made: on threads of this process, or as tasks of a cluster
+    map   how the parts of a collection are made: on threads of this process, or as tasks of a cluster
+    sink  the prefix in the store where parts are left until they are committed; empty: a folder of this machine
     """
 
     store: Store
     map: Map = on_threads
+    sink: str = ""
     _collectors: dict[str, Collector] = field(default_factory=dict)
 
     def names(self) -> list[str]:
@@ -63,7 +65,8 @@ class Library:
             return collected_from(imported_tables(self.store, study), study.success)
         collector = self._collectors.get(name)
         if collector is None or collector.declared != study:
-            collector = self._collectors[name] = Collector(self.store, study, self.map)
+            sink = (self.store, self.sink) if self.sink else None
+            collector = self._collectors[name] = Collector(self.store, study, self.map, sink)
             # Where nothing was collected, or that is no longer what was committed, the shards are read.
             with suppress(NotFound, Corrupt):
                 collector.knows(newest_tables(self.store, name))
@@ -108,11 +111,11 @@ class Library:
             found += answers
         return found
 
-    def ask(self, question: str, name: str, options: Options | None = None) -> Any:
+    def ask(self, question: str, name: str, options: Options | None = None, watch: Watch = unwatched) -> Any:
         """Return the answer to a question of `orchestrator/questions`; raises QueryError where it has none."""
         from orchestrator.questions.registry import ask  # all estimates, and with them most of scipy, take a second
 
-        return ask(question, self.declared(name), self.tables(name), options)
+        return ask(question, self.declared(name), self.tables(name), options, watch)
 
     def question(self, name: str) -> Question:
         """Return the study as the functions in `orchestrator/questions` take it, with no option chosen."""

@@ -1,7 +1,8 @@
 """The command line: one file per verb, which parses, calls and prints.
 
     seedbed plan | run | submit | resume | stop | extend
-    seedbed list | status | logs | metrics | query | estimate | report | serve | watch | plot | verify | replay | import
+    seedbed list | status | logs | metrics | collect | query | estimate | report | serve | watch | plot
+    seedbed verify | replay | import
 
 Exit codes: 0 done; 1 some runs failed, or the store or the cluster did; 2 bad input; 130 interrupted.
 """
@@ -12,6 +13,7 @@ import typer
 
 from jobs.errors import QueryError, SeedbedError, StudyError, StudyInterrupted
 from orchestrator.cli import (
+    collect,
     estimate,
     extend,
     import_runs,
@@ -53,6 +55,7 @@ VERBS = (
     logs,
     metrics,
     extend,
+    collect,
     query,
     estimate,
     report,

@@ -12,7 +12,7 @@ from rich.table import Table
 from jobs.errors import QueryError
 from jobs.store import open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, StoreFolder, StudyName
-from orchestrator.cli.show import console, print_json
+from orchestrator.cli.show import console, print_json, working
 from orchestrator.estimates.estimate import Estimate, plain
 from orchestrator.library import Library
 from orchestrator.questions.asked import Options
@@ -42,9 +42,7 @@ def command(
     falling: Annotated[bool, typer.Option("--falling", help="The metric breaks through downwards, as a loss.")] = False,
     tokens: Annotated[str, typer.Option(help="The factor that is D in L(N, D); else the steps of training.")] = "",
     shared: Annotated[str, typer.Option(help="The seed that a group shares: init, data; else every one.")] = "",
-    tolerance: Annotated[
-        float, typer.Option(help="A run commits to a rule that fails on no more of the items.", show_default=False)
-    ] = nan,
+    tolerance: Annotated[float, typer.Option(help="What a rule may leave unexplained.", show_default=False)] = nan,
     unstable: Annotated[
         float, typer.Option(help="Mean change between probes of an unstable run.", show_default=False)
     ] = nan,
@@ -73,10 +71,11 @@ def command(
     )
     library = Library(open_store(store))
     name = library.only(study)
-    found = library.ask(question, name, options)
-    asked_metric = metric or library.declared(name).success.metric
+    with working(f"{name}: {question}", quiet=as_json) as watch:
+        found = library.ask(question, name, options, watch)
     if as_json:
-        print_json({"question": question, "study": name, "metric": asked_metric, "answer": plain(found)})
+        measured = metric or library.declared(name).success.metric
+        print_json({"question": question, "study": name, "metric": measured, "answer": plain(found)})
         return
     console.print(f"{name}: {QUESTIONS[question].tells}", highlight=False, markup=False, style="bold")
     _print(lines(found))

@@ -12,7 +12,7 @@ from rich.table import Table
 from jobs.errors import QueryError
 from jobs.store import open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, StoreFolder, StudyName
-from orchestrator.cli.show import console, print_json
+from orchestrator.cli.show import console, print_json, working
 from orchestrator.library import Library
 
 
@@ -52,8 +52,8 @@ def command(
     library = Library(open_store(store))
     name = library.only(study)
     options = Options(metric, against, tuple(condition or ()), scale, threshold)
-    question = Question(library.declared(name), library.collect(name), options)
-    with house_style():
+    with working(f"{name}: {kind}", quiet=as_json) as watch, house_style():
+        question = Question(library.declared(name), library.collect(name), options, watch)
         written = write(KINDS[kind].draw(question), out or Path(f"{kind}.pdf"))
     if as_json:
         print_json({"kind": kind, "study": name, "file": str(written)})

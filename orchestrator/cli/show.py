@@ -8,7 +8,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from jobs.records import Status
@@ -43,6 +51,18 @@ def steady_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]
             bars.update(tasks[what], completed=done + 1, total=total)
 
         yield show
+
+
+@contextmanager
+def working(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told (parts that are begun, how many there are); until then time alone is shown."""
+    if quiet or not sys.stdout.isatty():
+        yield lambda *_: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task(escape(what), total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total if total > 1 else None)
 
 
 def complain(message: str) -> None:

@@ -24,11 +24,12 @@ class RayMap:
         self._ray, self._memory_bytes = ray, memory_bytes
 
     def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterable[R]:
-        """Return what the function gives for each task, in their order; raises its SeedbedError, or ClusterError."""
+        """Yield what the function gives for each task, in their order; raises its SeedbedError, or ClusterError."""
         remote = self._ray.remote(function).options(num_cpus=1, memory=self._memory_bytes)
         results = [remote.remote(task) for task in tasks]
         try:
-            return list(self._ray.get(results))
+            for result in results:
+                yield self._ray.get(result)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, SeedbedError) else ClusterError(_first(error)) from error
         except self._ray.exceptions.RayError as lost:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from orchestrator.estimates.distribution_law import DistributionLaw
 from orchestrator.estimates.estimate import Estimate
 from orchestrator.estimates.outcomes import Outcomes
-from orchestrator.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, jitter, scale_axis, short, span
+from orchestrator.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, jitter, scale_axis, span
 
 Floats = NDArray[np.float64]
 Drawn = tuple[Floats, ...]  # (at, value, low, high), each [place]
 _BINS = 24
+_LONG_TICK = 14  # characters
 
 
 def strip_and_histogram(
@@ -37,10 +38,10 @@ def strip_and_histogram(
     axes.plot([], [], color=GREY, linestyle="--", linewidth=1, label="mean")
     axes.plot([], [], color=BLACK, linewidth=1, label="median")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-    named = [f"{short(label, 18)}\nn = {len(values)}" for label, values in zip(labels, scores, strict=True)]
+    named = [f"{label}\nn = {len(values)}" for label, values in zip(labels, scores, strict=True)]
     axes.set_xticks(range(len(named)), named)
-    if sum(len(short(label, 18)) for label in labels) > 60:
-        axes.tick_params(axis="x", rotation=30)
+    if max((len(line) for text in named for line in text.split("\n")), default=0) > _LONG_TICK:
+        axes.tick_params(axis="x", rotation=30, labelsize=7.5)
     axes.set(xlabel=scale, ylabel=metric, ylim=(low, high), xlim=(-0.5, len(scores) - 0.4))
     axes.grid(visible=False, axis="x")
     return axes
@@ -74,7 +75,7 @@ def probability_over_scale(
         markersize=5,
         linewidth=1.1,
         capsize=2,
-        label="measured, Wilson 95 %",
+        label=f"measured, {_named(measured)}",
     )
     if held_out:
         x, value, low, high = np.array(held_out).T
@@ -96,6 +97,13 @@ def probability_over_scale(
     scale_axis(axes, scales, scale)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     return axes
+
+
+def _named(measured: Sequence[Estimate]) -> str:
+    """Return method and level of the first; all have the same."""
+    names = {"wilson": "Wilson", "agresti-coull": "Agresti–Coull", "clopper-pearson": "Clopper–Pearson"}
+    method, level = (measured[0].method, measured[0].level) if measured else ("wilson", 0.95)
+    return f"{names.get(method, method)} {100 * level:g} %"
 
 
 def law_beside_mean(axes: Axes, law: DistributionLaw, outcomes: Outcomes, metric: str, scale: str) -> Axes:

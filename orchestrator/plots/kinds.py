@@ -20,7 +20,7 @@ from orchestrator.estimates.firth import Counts
 from orchestrator.estimates.prediction import FEWEST, predict
 from orchestrator.estimates.success_over_scale import eta_interval, success_over_scale
 from orchestrator.plots import by_scale, of_chance, of_onsets, over_steps
-from orchestrator.plots.style import footnote, new_figure, short
+from orchestrator.plots.style import footnote, new_figure, short, titled
 from orchestrator.questions.along_training import brackets, onsets_of_one
 from orchestrator.questions.along_training import states as latent_states
 from orchestrator.questions.asked import Question
@@ -30,6 +30,8 @@ from orchestrator.summary import ConditionSummary
 
 Floats = NDArray[np.float64]
 _MOST_PANELS = 12
+_MOST_TOGETHER = 4  # curves with bands in one panel
+_MOST_TRAITS = 3
 _PER_ROW = 4
 _PLACES = 101  # on the axis of scale
 _PAST = 2.0  # how far laws are drawn past the largest scale
@@ -64,7 +66,7 @@ def ridges(question: Question) -> Figure:
     figure, panels = _panels(summary.conditions, 3.6, widest=3, width=3.4)
     for axes, condition in zip(panels, summary.conditions, strict=False):
         over_steps.ridgeline(axes, condition.curves.steps, condition.curves.values, question.metric)
-        axes.set_title(short(condition.condition.label))
+        titled(axes, condition.condition.label)
     _say(figure, question, summary.conditions, "histograms over runs, heights to one scale in each panel")
     return figure
 
@@ -74,10 +76,11 @@ def scores(question: Question) -> Figure:
     summary = question.summary()
     figure = new_figure(max(4.2, 1.15 * len(summary.conditions) + 1.2), 4.0)
     values = [condition.scores for condition in summary.conditions]
-    labels = [condition.condition.label for condition in summary.conditions]
-    name = question.scale or "condition"
-    if question.scale and all(set(c.condition.factors) == {name} for c in summary.conditions):
-        labels = [f"{c.condition.factors[name]}" for c in summary.conditions]
+    factors = [condition.condition.factors for condition in summary.conditions]
+    labels, name = [condition.condition.label.replace(" ", "\n") for condition in summary.conditions], "condition"
+    if factors[0] and all(set(each) == set(factors[0]) for each in factors):
+        labels = ["\n".join(str(each[factor]) for factor in factors[0]) for each in factors]
+        name = ", ".join(factors[0])
     by_scale.strip_and_histogram(
         figure.add_subplot(), labels, values, summary.rule.threshold, f"{question.metric} at the last step", name
     )
@@ -131,32 +134,29 @@ def law(question: Question) -> Figure:
 
 
 def survival(question: Question) -> Figure:
-    """Return the share of runs without onset over steps, for each condition."""
+    """Return the share of runs without onset over steps, for each condition; many conditions have panels."""
     summary = question.summary()
-    figure = new_figure(6.4, 4.0)
-    axes = figure.add_subplot()
-    for number, condition in enumerate(summary.conditions):
-        if not question.ended(condition).any():
-            continue
-        found = onsets_of_one(question, condition).turnbull
-        label = f"{short(condition.condition.label)}, n = {int(question.ended(condition).sum())}"
-        of_onsets.share_without_onset(
-            axes,
-            found.left,
-            found.right,
-            found.survival,
-            found.low,
-            found.high,
-            label,
-            number,
-            float(condition.condition.planned_steps),
-        )
-    if not axes.lines:
+    ended = [condition for condition in summary.conditions if question.ended(condition).any()]
+    if not ended:
         raise QueryError("no run has ended yet: there is no onset to draw")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    found = [onsets_of_one(question, condition).turnbull for condition in ended]
+    apart = len(ended) > _MOST_TOGETHER
+    figure, panels = _panels(tuple(ended), 2.6) if apart else (new_figure(6.4, 4.0), [])
+    together = None if apart else figure.add_subplot()
+    for number, (condition, one) in enumerate(zip(ended[:_MOST_PANELS], found, strict=False)):
+        axes = together or panels[number]
+        end, label = float(condition.condition.planned_steps), short(condition.condition.label)
+        if apart:
+            of_onsets.others_without_onset(axes, [(other.left, other.right, other.survival) for other in found], end)
+            titled(axes, condition.condition.label, f"n = {int(question.ended(condition).sum())}")
+        label = f"{label}, n = {int(question.ended(condition).sum())}"
+        curve = one.left, one.right, one.survival, one.low, one.high
+        of_onsets.share_without_onset(axes, *curve, label, 0 if apart else number, end)
+    if together:
+        together.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     rule = summary.rule
     text = f"onset: {rule.metric} ≥ {rule.threshold:g} for {rule.sustained} probes; Turnbull, 95 % from resampled runs"
-    _say(figure, question, summary.conditions, text)
+    _say(figure, question, ended, text + ("; grey: the other conditions" if apart else ""))
     return figure
 
 
@@ -176,7 +176,7 @@ def order(question: Question) -> Figure:
         first_one, other = brackets(question, a), brackets(question, b)
         pair = (first_one.low, first_one.high), (other.low, other.high)
         of_onsets.onset_against_onset(axes, pair[0], pair[1], names, float(a.condition.planned_steps))
-        axes.set_title(f"{short(a.condition.label)}  (n = {len(first_one.low)})")
+        titled(axes, a.condition.label, f"n = {len(first_one.low)}")
     _say(
         figure,
         question,
@@ -193,36 +193,51 @@ def shares(question: Question) -> Figure:
     used = [condition for condition in question.summary().conditions if condition.condition.label in found]
     figure = new_figure(6.4, 1.5 + 0.75 * len(rows))
     of_chance.variance_shares(figure.add_subplot(), rows)
-    _say(figure, question, used, "ANOVA, generalised pivotal 95 % intervals; one run per init × data")
+    _say(figure, question, used, "ANOVA over init × data, generalised pivotal 95 % intervals")
     return figure
 
 
 def states(question: Question) -> Figure:
     """Return the map of training: latent states of all metrics, and who moves where."""
     found = latent_states(question)
-    figure = new_figure(5.4, 5.0)
-    of_chance.states_and_moves(figure.add_subplot(), found.map, len(found.run_ids))
+    figure = new_figure(6.0, 4.8)
+    traits = [_traits(means, found.metrics) for means in found.choice.model.means]
+    of_chance.states_and_moves(figure.add_subplot(), found.map, len(found.run_ids), traits)
     text = f"{found.choice.states} states of {len(found.metrics)} metrics, chosen by runs left out"
-    _say(figure, question, question.summary().conditions, text + "; on arrows: runs; orange: detour")
+    _say(
+        figure,
+        question,
+        question.summary().conditions,
+        text + "; on arrows: runs; orange: detour; metrics in deviations",
+    )
     return figure
+
+
+def _traits(means: Floats, metrics: tuple[str, ...]) -> str:
+    """Return the metrics that set a state apart most, in deviations from the mean over runs and steps."""
+    chosen = sorted(range(len(metrics)), key=lambda place: -abs(means[place]))[:_MOST_TRAITS]
+    return "\n".join(f"{short(metrics[place], 24)} {means[place]:+.1f}" for place in chosen)
 
 
 def distances(question: Question) -> Figure:
     """Return the distances between the curves of a condition's runs, in order of their groups."""
     conditions, found = question.summary().conditions, groups(question)
-    figure, panels = _panels(conditions, 3.5, widest=3, width=3.9)
-    drawn = []
+    figure, panels = _panels(conditions, 3.5, widest=3, width=3.5)
+    drawn, unit = [], f"root mean square difference, {question.metric}"
+    most = max(float(one.distances.max()) for one in found.conditions.values()) or 1.0
     for axes, condition in zip(panels, conditions, strict=False):
         label = condition.condition.label
         if label not in found.conditions:
-            axes.set_title(f"{short(label)}: fewer than 4 whole runs")
+            titled(axes, label, "fewer than 4 whole runs")
             axes.set_axis_off()
             continue
-        matrix, parts = found[label].distances, found[label].clusters
-        of_chance.distance_matrix(axes, matrix, parts.labels, f"root mean square difference, {question.metric}")
+        parts = found[label].clusters
+        of_chance.distance_matrix(axes, found[label].distances, parts.labels, unit, most)
         count = len(set(parts.labels.tolist()))
-        axes.set_title(f"{short(label)}: {count} group{'s' * (count > 1)}, p = {parts.p:.3f}")
+        titled(axes, label, f"{count} group{'s' * (count > 1)}, p = {parts.p:.3f}")
         drawn.append(condition)
+    pictured = [axes for axes in panels if axes.images]
+    figure.colorbar(pictured[0].images[0], ax=panels, label=unit, shrink=0.8)
     _say(figure, question, drawn, "distance over all probes; groups by average linkage, permutation test")
     return figure
 

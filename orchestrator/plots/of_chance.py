@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from orchestrator.estimates.estimate import Estimate
@@ -35,8 +36,11 @@ def variance_shares(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[str, Es
     return axes
 
 
-def states_and_moves(axes: Axes, found: TrainingMap, runs: int) -> Axes:
-    """Draw the states on a circle (size: visitors; orange ring: a detour) and who moves where; returns the axes."""
+def states_and_moves(axes: Axes, found: TrainingMap, runs: int, traits: Sequence[str] = ()) -> Axes:
+    """Draw the states on a circle (orange ring: a detour) and who moves where; returns the axes.
+
+    traits  [state], what sets each apart, in words
+    """
     count = len(found.states)
     angle = np.pi / 2 - 2 * np.pi * np.arange(count) / count
     place = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -69,20 +73,33 @@ def states_and_moves(axes: Axes, found: TrainingMap, runs: int) -> Axes:
         )
         axes.annotate(str(state.state), (x, y), ha="center", va="center", fontsize=10, zorder=4)
         text = f"{state.visitors} of {runs} runs\n{state.steps:,.1f} probes"
-        axes.annotate(text, (x * 1.5, y * 1.33), ha="center", va="center", fontsize=7, color=GREY)
-    axes.set(xlim=(-1.9, 1.9), ylim=(-1.6, 1.6), aspect="equal")
+        text += f"\n{traits[state.state]}" if traits else ""
+        # Beside the ring, never on it, whatever the number of lines.
+        side = "left" if x > 0.3 else "right" if x < -0.3 else "center"
+        upright = "center" if side != "center" else "bottom" if y > 0 else "top"
+        axes.annotate(text, (x * 1.25, y * 1.25), ha=side, va=upright, fontsize=7, color=GREY)
+    axes.set(xlim=(-2.6, 2.6), ylim=(-2.0, 2.0), aspect="equal")
     axes.set_axis_off()
     return axes
 
 
-def distance_matrix(axes: Axes, distances: Floats, groups: NDArray[np.int64], unit: str) -> Axes:
-    """Draw distances [run, run], runs in order of their group with lines between groups; returns the axes."""
+def distance_matrix(
+    axes: Axes, distances: Floats, groups: NDArray[np.int64], unit: str, most: float | None = None
+) -> Axes:
+    """Draw distances [run, run], runs in order of their group with lines between groups; returns the axes.
+
+    most  the distance of the darkest colour, for panels that share a scale, which is then not drawn here
+    """
     order = np.lexsort((distances.mean(axis=1), groups))
-    picture = axes.imshow(distances[np.ix_(order, order)], cmap="cividis_r", interpolation="nearest", vmin=0)
+    ordered = distances[np.ix_(order, order)]
+    picture = axes.imshow(ordered, cmap="cividis_r", interpolation="nearest", vmin=0, vmax=most)
     for edge in np.flatnonzero(np.diff(groups[order])) + 0.5:
         axes.axhline(edge, color=ORANGE, linewidth=1.2)
         axes.axvline(edge, color=ORANGE, linewidth=1.2)
-    axes.figure.colorbar(picture, ax=axes, label=unit, shrink=0.85)
+    if most is None:
+        axes.figure.colorbar(picture, ax=axes, label=unit, shrink=0.85)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(visible=False)
     axes.set(xlabel="run, in order of its group", ylabel="run, in order of its group")
     return axes

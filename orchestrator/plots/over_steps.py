@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from orchestrator.plots.style import BLACK, BLUE, GREY, ORANGE, span
+from orchestrator.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, span
 
 Floats = NDArray[np.float64]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -69,8 +69,8 @@ def ridgeline(axes: Axes, steps: NDArray[np.int64], values: Floats, metric: str)
     for level, share in reversed(list(enumerate(shares))):
         height = share / tallest * _OVERLAP
         x, y = np.repeat(edges, 2)[1:-1], np.repeat(height, 2) + level
-        axes.fill_between(x, level, y, color=BLUE, alpha=0.55, linewidth=0, zorder=2 * (len(shares) - level))
-        axes.plot(x, y, color="white", linewidth=1.6, zorder=2 * (len(shares) - level) + 1)
+        # Opaque: what is seen through a ridge looks like more runs.
+        axes.fill_between(x, level, y, color=PALE, linewidth=0, zorder=2 * (len(shares) - level))
         axes.plot(x, y, color=BLUE, linewidth=0.7, zorder=2 * (len(shares) - level) + 1)
     axes.set_yticks(range(len(measured)), [f"{steps[p]:,}  (n = {len(_seen(values[:, p]))})" for p in measured])
     axes.tick_params(axis="y", length=0)

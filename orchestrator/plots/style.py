@@ -4,6 +4,7 @@ Colours are those of Okabe & Ito (2008), told apart by the colour-blind; series 
 stays text in SVG and PDF, so that it can be found, edited and read aloud. Nothing is clipped: limits come from data.
 """
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -24,6 +25,7 @@ from orchestrator.estimates.estimate import Cohort
 Floats = NDArray[np.float64]
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 PINK, SKY, AMBER, BLACK = "#CC79A7", "#56B4E9", "#E69F00", "#111111"
+PALE = "#A9CDE4"  # blue, opaque, lighter
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, BLACK)
 LINES = ("-", "--", "-.", ":")
 FORMATS = ("pdf", "svg", "png")
@@ -106,6 +108,14 @@ def wrapped(text: str, width: float) -> str:
 def short(label: str, most: int = 34) -> str:
     """Return the label, cut where it is too long for a title."""
     return label if len(label) <= most else label[: most - 1] + "…"
+
+
+def titled(axes: Axes, *lines: str) -> None:
+    """Set a title of short lines: a label too long for its panel goes on in the next line, at a space."""
+    whole = axes.get_figure(root=True)
+    width = axes.get_position().width * (whole.get_figwidth() if whole else 6.4)
+    most = max(int(width * 12), 16)
+    axes.set_title("\n".join(part for line in lines for part in textwrap.wrap(line, most) or [""]))
 
 
 def jitter(count: int) -> Floats:

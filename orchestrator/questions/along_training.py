@@ -101,7 +101,7 @@ class States:
 def onset(question: Question) -> Onsets:
     """Return when runs break through, by condition and over scale."""
     summary = question.summary()
-    found = each(summary, lambda condition: onsets_of_one(question, condition))
+    found = each(summary, lambda condition: onsets_of_one(question, condition), question.watch)
     try:
         scales, conditions = question.by_scale()
         if len(scales) < 2:
@@ -187,7 +187,7 @@ def order(question: Question) -> Each[Ordered]:
         tau = kendall_tau(a, b, cohort, question.generator("order", cohort), level=level)
         return Ordered(order_of(a, b, cohort, level), rate_without(a, b, cohort, level), tau)
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def ended_curves(question: Question, condition: ConditionSummary) -> tuple[NDArray[np.int64], Floats, tuple[str, ...]]:
@@ -220,7 +220,7 @@ def breaks(question: Question) -> Each[Breaks]:
         share = Estimate(k / n, *wilson(k, n, level), "wilson", level, condition.success.cohort)
         return Breaks(share, tuple(found))
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def states(question: Question) -> States:

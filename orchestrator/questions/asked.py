@@ -29,6 +29,13 @@ R = TypeVar("R")
 SEED_NAMES = ("init", "data", "dropout", "evaluation")
 
 
+Watch = Callable[[int, int], None]
+
+
+def unwatched(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What may be chosen; an empty text means what the study itself says.
@@ -82,11 +89,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A study's declaration and tables, and what is asked of them."""
+    """A study's declaration and tables, and what is asked of them.
+
+    watch  is told (conditions that have been asked, how many there are), for progress
+    """
 
     declared: Declared
     tables: Tables
     options: Options
+    watch: Watch = unwatched
 
     @property
     def metric(self) -> str:
@@ -237,11 +248,12 @@ class Each(Generic[R]):
         return self.conditions[label]
 
 
-def each(summary: StudySummary, answer: Callable[[ConditionSummary], R]) -> Each[R]:
+def each(summary: StudySummary, answer: Callable[[ConditionSummary], R], watch: Watch = unwatched) -> Each[R]:
     """Return the answer for each condition; raises QueryError where no condition has one."""
     found: dict[str, R] = {}
     left_out: dict[str, str] = {}
-    for condition in summary.conditions:
+    for number, condition in enumerate(summary.conditions):
+        watch(number, len(summary.conditions))
         try:
             found[condition.condition.label] = answer(condition)
         except (ValueError, QueryError) as error:

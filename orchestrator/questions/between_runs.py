@@ -46,7 +46,7 @@ def variance(question: Question) -> Each[VarianceComponents]:
         cohort = condition.success.cohort
         return crossed(table, cohort, question.generator("variance", cohort), question.level([condition]))
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def _table(question: Question, condition: ConditionSummary, seeds: dict[str, dict[str, int]]) -> Floats:
@@ -78,7 +78,7 @@ def groups(question: Question) -> Each[Groups]:
         rng = question.generator("clusters", cohort)
         return Groups(runs, distances, clusters(distances, cohort, rng, permutations=_PERMUTATIONS))
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def unusual(question: Question) -> Each[Unusual]:
@@ -98,4 +98,4 @@ def unusual(question: Question) -> Each[Unusual]:
         found = outliers(table, condition.success.cohort)
         return Unusual(runs, names, tuple(runs[index] for index in found.runs), found)
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)

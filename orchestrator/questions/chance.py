@@ -83,7 +83,7 @@ def success(question: Question) -> Each[Success]:
         )
         return Success(k, own, wilson, jeffreys, exact, condition.bounds, _from_items(question, condition, level))
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def own_success(question: Question, condition: ConditionSummary) -> Estimate:
@@ -96,7 +96,9 @@ def own_success(question: Question, condition: ConditionSummary) -> Estimate:
 
 def survival(question: Question) -> Each[SurvivalCurve]:
     """Return P(score >= τ) for every τ at once, of each condition."""
-    return each(question.summary(), lambda c: survival_curve(c.scores, c.success.cohort, question.level([c])))
+    return each(
+        question.summary(), lambda c: survival_curve(c.scores, c.success.cohort, question.level([c])), question.watch
+    )
 
 
 def mean(question: Question) -> Each[Means]:
@@ -107,7 +109,7 @@ def mean(question: Question) -> Each[Means]:
         t = own_mean(question, condition)
         return Means(t, mean_bca(condition.scores, condition.success.cohort, rng, t.level))
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def curve(question: Question) -> Each[CurveOfMean]:
@@ -120,7 +122,7 @@ def curve(question: Question) -> Each[CurveOfMean]:
         rng = question.generator("curve", cohort)
         return CurveOfMean(curves.steps, mean_band(curves.values, cohort, rng, question.level([condition])))
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def own_mean(question: Question, condition: ConditionSummary) -> Estimate:
@@ -145,7 +147,7 @@ def modes(question: Question) -> Each[OneOrTwo]:
         loss, without = _loss_modes(question, losses.get(condition.condition.id, np.empty(0)), cohort)
         return OneOrTwo(found, loss, tuple(rows), without)
 
-    return each(summary, answer)
+    return each(summary, answer, question.watch)
 
 
 def _loss_modes(question: Question, losses: Floats, cohort: Cohort) -> tuple[Modes | None, str]:

@@ -74,7 +74,7 @@ def agreement(question: Question) -> Each[Agreement]:
         own = consistency_over_steps(given, cohort, question.generator("own agreement", cohort), level)
         return Agreement(len(items), steps, runs, between, own)
 
-    return each(question.summary(items[0]), answer)
+    return each(question.summary(items[0]), answer, question.watch)
 
 
 def compare(question: Question) -> Comparison:

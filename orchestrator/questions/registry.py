@@ -24,7 +24,7 @@ from orchestrator.questions import (
     shared_seeds,
     steadiness,
 )
-from orchestrator.questions.asked import Options, Question
+from orchestrator.questions.asked import Options, Question, Watch, unwatched
 from orchestrator.stop_rules import rule_id
 
 
@@ -71,14 +71,14 @@ QUESTIONS = {
 }
 
 
-def ask(name: str, declared: Declared, tables: Tables, options: Options | None = None) -> Any:
+def ask(name: str, declared: Declared, tables: Tables, options: Options | None = None, watch: Watch = unwatched) -> Any:
     """Return the answer to a question; raises QueryError where there is no such question, or it has no answer."""
     if name not in QUESTIONS:
         near = get_close_matches(name, list(QUESTIONS), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise QueryError(f"no question is called {name!r}{hint}. There are: {', '.join(QUESTIONS)}")
     try:
-        found = QUESTIONS[name].answer(Question(declared, tables, options or Options()))
+        found = QUESTIONS[name].answer(Question(declared, tables, options or Options(), watch))
         return under(found, rule_id(*declared.stop)) if declared.stop else found
     except ValueError as error:  # what an estimate says of data that do not fit it
         raise QueryError(f"{name}: {error}") from None

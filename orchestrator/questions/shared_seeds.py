@@ -63,7 +63,7 @@ def alike(question: Question) -> Each[dict[str, Alike]]:
             )
         return found
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def in_groups(question: Question) -> Each[dict[str, InGroups]]:
@@ -79,7 +79,7 @@ def in_groups(question: Question) -> Each[dict[str, InGroups]]:
             raise QueryError("no two groups of runs share a seed here: every run is a group of its own; ask `success`")
         return found
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def _alike(question: Question, condition: ConditionSummary, name: str, groups: list[list[float]]) -> Alike:

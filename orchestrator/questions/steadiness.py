@@ -18,7 +18,7 @@ def wavering(question: Question) -> Each[Instability]:
         steps, values, _ = ended_curves(question, condition)
         return instability(steps, values, condition.success.cohort, question.level([condition]))
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)
 
 
 def committed(question: Question) -> Each[Commitment]:
@@ -48,4 +48,4 @@ def committed(question: Question) -> Each[Commitment]:
         cohort, level = condition.success.cohort, question.level([condition])
         return commitment(common, scores, options.tolerance, options.unstable, cohort, level=level)
 
-    return each(question.summary(), answer)
+    return each(question.summary(), answer, question.watch)

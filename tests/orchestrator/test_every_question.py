@@ -1,5 +1,6 @@
 """Every question on runs that were trained elsewhere, dirty as they come: an answer, and what it rests on."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from math import isnan
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from jobs.errors import QueryError
 from jobs.records import ESTIMATES
@@ -16,6 +18,8 @@ from jobs.store import open_store
 from orchestrator.estimates.estimate import FIXED, Cohort, Estimate, plain, under
 from orchestrator.estimates.icc import twins
 from orchestrator.library import Library
+from orchestrator.plots.kinds import KINDS
+from orchestrator.plots.style import house_style
 from orchestrator.questions.asked import Options, Question
 from orchestrator.questions.lines import lines
 from orchestrator.questions.registry import QUESTIONS, ask
@@ -186,6 +190,35 @@ def test_the_law_of_losses_takes_d_from_steps_or_a_factor(question: Question, an
 def test_what_a_study_has_not_is_told(name: str, asked: Options, told: str, question: Question) -> None:
     with pytest.raises(QueryError, match=told):
         ask(name, question.declared, question.tables, asked)
+
+
+FIGURES = {
+    "order": Options(against="heldout.carries"),
+    "map": Options(conditions=(ONE,)),
+    "distances": Options(conditions=("model.width=8", ONE)),
+    "probability": Options(conditions=(MANY,)),
+    "law": Options(conditions=(MANY,)),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_figure_is_drawn_and_no_title_lies_on_another_panel(kind: str, question: Question) -> None:
+    with house_style():
+        figure = KINDS[kind].draw(replace(question, options=FIGURES.get(kind, Options())))
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        assert re.search(
+            r"dirty: \d+ of \d+ runs ended; cohort [0-9a-f]{8}; ", figure.get_supxlabel().replace("\n", " ")
+        )
+        shown = [axes for axes in figure.axes if axes.get_visible()]
+        for axes in shown:
+            if not axes.get_title(loc="left"):
+                continue
+            title = axes._left_title.get_window_extent()  # type: ignore[attr-defined]
+            assert title.x1 <= figure.bbox.x1 + 1
+            assert title.y1 <= figure.bbox.y1 + 1
+            others = [other for other in shown if other is not axes]
+            assert not [other for other in others if title.overlaps(other.get_window_extent()) and title.width > 1]
 
 
 def test_seeds_go_by_their_names() -> None:

@@ -1,6 +1,9 @@
 """Parts and versions of the tables: the same bytes in any order, twice, late, and after a crash at any storage step."""
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -11,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from typer.testing import CliRunner
 
 from jobs.claims import FRESH, claim
 from jobs.errors import Corrupt, SeedbedError
@@ -21,11 +25,12 @@ from jobs.records import METRICS, TABLES, Status
 from jobs.store import LocalStore, commit, get_record, open_store
 from jobs.study import Study
 from orchestrator import collector, parts
+from orchestrator.cli import app
 from orchestrator.clusters.ray import RayCluster
 from orchestrator.clusters.ray_map import RayMap
 from orchestrator.collected import Collected
 from orchestrator.collector import Collector
-from orchestrator.declared import Declared, declare
+from orchestrator.declared import Declared, declare, register
 from orchestrator.library import Library
 from orchestrator.plain_parts import collected_from
 from orchestrator.query import sql
@@ -328,4 +333,29 @@ def test_ray_tasks_give_the_same_bytes_and_the_same_errors(
     assert [(f["finding"], f["key"]) for f in broken["audit"].to_pylist()] == [("corrupt", keys[0])]
     missing = parts.PartTask(store.url + "x", "c", 0, (), (), ())
     with pytest.raises(SeedbedError, match="there is no store here"):
-        tasks(parts.make_part, [missing])
+        list(tasks(parts.make_part, [missing]))
+
+
+@pytest.mark.ray
+def test_the_verb_makes_the_same_bytes_here_and_on_ray(store: LocalStore, declared: Declared, study: MakeStudy) -> None:
+    register(store, study(), "tiny.yaml")
+    claims(store, declared)
+    for shard in SHARDS:
+        put(store, declared, *shard)
+    there = store.root.with_name("there")
+    shutil.copytree(store.root, there)
+    here = CliRunner().invoke(app, ["collect", "--store", str(store.root), "--json"], catch_exceptions=False)
+    command = "from orchestrator.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "collect", "tiny", "--ray", "--cpus", "2", "--store", str(there), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert json.loads(here.output)["rows"] == 16
+    assert json.loads(done.stdout) == json.loads(here.output)
+    assert files_of(open_store(there)) == files_of(store)
+    assert not list(open_store(there).keys("tables/made/")), "parts are in their version alone"
+    again = CliRunner().invoke(app, ["collect", "tiny", "--store", str(store.root)], catch_exceptions=False)
+    assert again.output.startswith("tiny: 16 rows of 6 runs in 2 parts, ")
