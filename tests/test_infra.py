@@ -128,6 +128,14 @@ def test_the_cluster_has_cpu_gpu_and_spot_workers_and_a_head_without_work() -> N
     assert "nodeSelector" not in groups["gpu"]
 
 
+def test_there_are_nodes_from_the_start_because_no_pack_waits_where_an_autoscaler_looks() -> None:
+    spec = load("kuberay/raycluster.yaml")["spec"]
+    assert "enableInTreeAutoscaling" not in spec
+    assert max(group["replicas"] for group in spec["workerGroupSpecs"]) > 0
+    assert all(g["minReplicas"] <= g["replicas"] <= g["maxReplicas"] for g in spec["workerGroupSpecs"])
+    assert max(kind["min_workers"] for kind in load("ray-up/aws.yaml")["available_node_types"].values()) > 0
+
+
 def test_a_jobs_command_is_one_that_the_command_line_has() -> None:
     from typer.testing import CliRunner
 
