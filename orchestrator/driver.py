@@ -265,7 +265,7 @@ class Driver:
         if execution.packs_at_once != "machine":
             waiting = waiting[: max(0, execution.packs_at_once - len(self.state.live))]
         self.lease.says = wishes(execution.priority, len(waiting))
-        self.cluster.expect(() if others else waiting)
+        self.cluster.expect(waiting, others_first=others > 0)
 
     def _look_after_packs(self) -> None:
         """Give up the packs that are silent, and hear of those that no cluster tells of."""

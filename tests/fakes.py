@@ -43,7 +43,7 @@ class FakeCluster:
     def room(self) -> Machine:
         return self.machine()
 
-    def expect(self, waiting: Sequence[Shape]) -> None:
+    def expect(self, waiting: Sequence[Shape], *, others_first: bool) -> None:
         pass
 
     def calibrate(

@@ -26,10 +26,10 @@ class Cluster(Protocol):
     def room(self) -> Machine:
         """Return the part of it that is there for this head's packs now: what others use is left out."""
 
-    def expect(self, waiting: Sequence[Shape]) -> None:
-        """Hear which packs wait for room, every few seconds. With none, processes that are idle make room for others.
+    def expect(self, waiting: Sequence[Shape], *, others_first: bool) -> None:
+        """Hear which packs wait for room, every few seconds, so that idle processes go where none has for a while.
 
-        Raises ClusterError.
+        They go at once where others have more important work. Raises ClusterError.
         """
 
     def calibrate(

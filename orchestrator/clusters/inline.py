@@ -131,7 +131,7 @@ class InlineCluster:
         """Return this machine: who else uses it is not asked."""
         return self.machine()
 
-    def expect(self, waiting: Sequence[Shape]) -> None:
+    def expect(self, waiting: Sequence[Shape], *, others_first: bool) -> None:
         """Do nothing: packs take their turns in one thread."""
 
     def calibrate(

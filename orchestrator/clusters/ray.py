@@ -27,6 +27,7 @@ from orchestrator.machine import ANYWHERE, Machine, Needs, Node, Shape
 from orchestrator.packing import Timing
 
 _STOP_GRACE_S = 20.0
+_IDLE_S = 30.0  # without a pack that waits for room, after which idle processes go
 _START_S = 4.0  # a process that imports torch, on a core that it has to itself
 
 
@@ -59,7 +60,7 @@ class RayCluster:
         if not self._nodes:
             raise ClusterError(f"the Ray at {address or 'this machine'} has no node with CPUs")
         self._pool = Pool(self._ray, time.monotonic, outlives=self._attached)
-        self._places = Places(self._ray)
+        self._places, self._waited_at = Places(self._ray), time.monotonic()
         self.machine()
 
     def machine(self) -> Machine:
@@ -79,9 +80,13 @@ class RayCluster:
         cpus = self._pool.cpus = min(self._most_cpus, cpus) if self._most_cpus else cpus
         return Machine(cpus, packs_at_once=cpus, device="cpu", start_s=_START_S, nodes=nodes)
 
-    def expect(self, waiting: Sequence[Shape]) -> None:
-        """Leave the room of idle processes to others where nothing waits; on an embedded Ray there are no others."""
-        if self._attached and not waiting:
+    def expect(self, waiting: Sequence[Shape], *, others_first: bool) -> None:
+        """Leave the room of idle processes to others; on an embedded Ray there are none."""
+        now = time.monotonic()
+        if waiting:
+            self._waited_at = now
+        # Not at once: the next batch of an adaptive study would pay for new ones.
+        if self._attached and (others_first or now - self._waited_at > _IDLE_S):
             self._give_first()
             self._pool.drop_idle()
 

@@ -68,7 +68,7 @@ def test_what_others_hold_is_no_room_and_what_is_ours_is(cluster: RayCluster) ->
     ray.kill(other)
     wait_until(lambda: [node.cpus for node in cluster.room().nodes] == [2, 1])
     cluster._pool.give(mine)
-    cluster.expect([])
+    cluster.expect([], others_first=True)
     wait_until(lambda: ray.available_resources().get("CPU") == 3)
 
 

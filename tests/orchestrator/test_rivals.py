@@ -1,6 +1,6 @@
 """Studies of one store beside each other: who is more important has the room."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -9,6 +9,7 @@ from jobs.records import Status
 from jobs.store import LocalStore
 from jobs.study import Study
 from orchestrator.driver import LOOK_S, Driver
+from orchestrator.machine import Shape
 from orchestrator.prepare import prepare
 from orchestrator.rivals import YIELD_S, Rivals, wishes
 from tests.fakes import FakeCluster
@@ -29,10 +30,10 @@ class Slow(FakeCluster):
     def __init__(self) -> None:
         super().__init__(cpus=2)
         self.lets_go = False
-        self.expected: list[int] = []
+        self.told: list[tuple[int, bool]] = []
 
-    def expect(self, waiting: object) -> None:
-        self.expected.append(len(waiting))  # type: ignore[arg-type]
+    def expect(self, waiting: Sequence[Shape], *, others_first: bool) -> None:
+        self.told.append((len(waiting), others_first))
 
     def poll(self, timeout_s: float) -> list[object]:  # type: ignore[override]
         stopped = any(pack in self.stopped for _, pack in self.waiting)
@@ -122,11 +123,12 @@ def test_a_less_important_study_leaves_saves_waits_and_goes_on(
     assert cluster.stopped == {cluster.launched[0][0]} or cluster.stopped == {cluster.launched[1][0]}, "one is enough"
     turns(driver, clock, 3, more.beat)
     assert (len(cluster.launched), len(driver.state.live)) == (2, 1), "and nothing takes its place"
-    assert cluster.expected[-1] == 0, "no idle process keeps the room"
+    assert cluster.told[-1] == (5, True), "no idle process keeps the room"
     assert max(run.preemptions for run in driver.state.runs.values()) == 1
     more.release()
     turns(driver, clock, 1, lambda: None)
     assert (len(cluster.launched), len(driver.state.live)) == (3, 2)
+    assert cluster.told[-1] == (4, False)
     assert driver.lease.says == wishes(0, 4)
     cluster.lets_go = True
     turns(driver, clock, 30, lambda: None)

@@ -380,7 +380,7 @@ class SimCluster:
     def room(self) -> Machine:
         return self.machine()
 
-    def expect(self, waiting: Sequence[Shape]) -> None:
+    def expect(self, waiting: Sequence[Shape], *, others_first: bool) -> None:
         pass
 
     def calibrate(
