@@ -1,6 +1,7 @@
 """One self-contained HTML page of a study, and its figures beside it: no server, no network, no script."""
 
 import base64
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from orchestrator import plots
 from orchestrator.plots.kinds import law
 from orchestrator.questions.asked import Question
 from orchestrator.questions.headlines import Headlines
+from orchestrator.questions.rows import Row
+from orchestrator.questions.standing import answered, standing
 from orchestrator.summary import StudySummary
-from orchestrator.text import interval, onset_text, probability
+from orchestrator.text import interval, number, onset_text, probability
 
 _CAPTIONS = {
     "success": "P(success) against scale, and the mean score beside it.",
@@ -21,11 +24,13 @@ _CAPTIONS = {
 }
 
 
-def write_report(question: Question, shown: Headlines, folder: Path) -> list[Path]:
+def write_report(question: Question, shown: Headlines, folder: Path, asked: Sequence[str] = ()) -> list[Path]:
     """Write the figures (PNG, SVG) and `report.html` into `folder`; returns the paths, the page first.
 
-    `shown` is what `headlines` says of the same question; where it has a law, that is drawn, too.
+    `shown` is what `headlines` says of the same question; where it has a law, that is drawn, too. `asked` are other
+    questions whose answers the page is to have; raises QueryError, before anything is written, where there is none.
     """
+    rows = [standing(question), *(answered(question, name) for name in asked)]
     folder.mkdir(parents=True, exist_ok=True)
     summary = question.summary()
     written: list[Path] = []
@@ -36,7 +41,7 @@ def write_report(question: Question, shown: Headlines, folder: Path) -> list[Pat
             written += plots.save(law(question), folder / "law")
     pictures = {path.stem: path for path in written if path.suffix == ".svg"}
     figures = [(name, _CAPTIONS[name], _data_url(pictures[name])) for name in _CAPTIONS if name in pictures]
-    page = render(summary, shown, figures)
+    page = render(summary, shown, figures, [row for table in rows for row in table.to_pylist()])
     target = folder / "report.html"
     # A reader never finds half a page: written aside, then renamed.
     aside = folder / "report.html.part"
@@ -45,14 +50,19 @@ def write_report(question: Question, shown: Headlines, folder: Path) -> list[Pat
     return [target, *written]
 
 
-def render(summary: StudySummary, shown: Headlines, figures: list[tuple[str, str, str]]) -> str:
-    """Return the page; figures are (name, caption, URL). Every text is escaped: names and labels may be hostile."""
+def render(
+    summary: StudySummary, shown: Headlines, figures: list[tuple[str, str, str]], rows: Sequence[Row] = ()
+) -> str:
+    """Return the page; figures are (name, caption, URL), rows those of the SQL table `estimates`.
+
+    Every text is escaped: names and labels may be hostile.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(interval=interval, probability=probability, onset=onset_text)
+    environment.filters.update(interval=interval, probability=probability, onset=onset_text, number=number)
     template = environment.from_string(files("orchestrator.templates").joinpath("report.html").read_text("utf-8"))
     launched = sum(condition.launched for condition in summary.conditions)
     known = sum(c.success.cohort.finished + c.success.cohort.diverged for c in summary.conditions)
-    return template.render(study=summary, shown=shown, figures=figures, launched=launched, known=known)
+    return template.render(study=summary, shown=shown, figures=figures, rows=rows, launched=launched, known=known)
 
 
 def _data_url(path: Path) -> str:

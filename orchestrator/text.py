@@ -16,6 +16,11 @@ def probability(value: float) -> str:
     return f"{value:.2f}".removeprefix("0") if isfinite(value) else "–"
 
 
+def number(value: float | None) -> str:
+    """Return a number of any size with four digits; a dash where there is none."""
+    return "–" if value is None else f"{value:.4g}".replace("inf", "∞")
+
+
 def onset_text(onset: MedianOnset) -> str:
     """Return a median onset with its bracket, such as `(450, 500]`."""
     low, high = onset.bracket.low, onset.bracket.high

@@ -21,6 +21,10 @@ def command(
     study: StudyName = "",
     store: StoreFolder = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder; else beside the store.")] = None,
+    ask: Annotated[
+        list[str] | None,
+        typer.Option("--ask", help="A question of `seedbed estimate`, answered on the page; repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the figures (PNG and SVG) and one HTML page of a study, finished or not.
@@ -35,7 +39,7 @@ def command(
     from orchestrator.report import write_report  # matplotlib takes a second
 
     question = library.question(name)
-    written = [str(path) for path in write_report(question, headlines(question), folder)]
+    written = [str(path) for path in write_report(question, headlines(question), folder, ask or ())]
     if as_json:
         print_json(written)
     else:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +74,47 @@ def test_command_line_python_and_sql_give_one_number(store: str) -> None:
     done = CliRunner().invoke(app, ["query", query, "--store", store, "--json"], catch_exceptions=False)
     assert json.loads(done.output) == [{"low": success["low"]}]
     assert answer(store, "success")["conditions"][label]["value"]["low"] == success["low"]
+
+
+class Numbers(HTMLParser):
+    """The numbers of a page, by question, condition and name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: dict[tuple[str, str, str], tuple[str, str, str]] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = {name: value or "" for name, value in attrs}
+        if tag == "data" and "data-question" in told:
+            key = told["data-question"], told["data-condition"], told["data-name"]
+            assert key not in self.found
+            self.found[key] = told["value"], told["data-low"], told["data-high"]
+
+
+def test_the_report_has_every_number_of_sql_python_and_the_command_line(store: str, tmp_path: Path) -> None:
+    asked = ("scaling-law", "distances", "survival-curve")
+    arguments = [part for name in asked for part in ("--ask", name)]
+    call = CliRunner().invoke
+    written = json.loads(
+        call(
+            app, ["report", "--store", store, "-o", str(tmp_path), "--json", *arguments], catch_exceptions=False
+        ).output
+    )
+    page = Numbers(Path(written[0]).read_text(encoding="utf-8")).found
+    names = ", ".join(f"'{name}'" for name in asked)
+    text = f"SELECT * FROM estimates WHERE question IN ({names}) OR question NOT IN ({names})"  # noqa: S608
+    rows = seedbed.open(store).sql(text).arrow().to_pylist()
+    assert page == {
+        (r["question"], r["condition"], r["name"]): (str(r["value"]), str(r["low"]), str(r["high"])) for r in rows
+    }
+    share = seedbed.open(store).estimate("scaling-law").change.share
+    assert page["scaling-law", "", "change.share"] == (str(share.value), str(share.low), str(share.high))
+    told = answer(store, "scaling-law")["change"]["share"]  # type: ignore[index]
+    assert (told["value"], told["low"], told["high"]) == (share.value, share.low, share.high)
+    error = call(app, ["report", "--store", store, "-o", str(tmp_path / "no"), "--ask", "variance"]).exception
+    assert isinstance(error, QueryError)
+    assert not (tmp_path / "no" / "report.html").exists()
 
 
 def test_options_reach_the_answer(store: str) -> None:
