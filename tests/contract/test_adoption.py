@@ -30,6 +30,7 @@ from orchestrator.scheduler import drive
 from orchestrator.state import State
 from tests.contract.test_clusters import request_pack, study, wait_for
 from tests.fakes import FakeCluster
+from tests.raylets import free_port
 
 pytestmark = pytest.mark.timeout(180)
 NextHead = Callable[[], Cluster]
@@ -44,7 +45,8 @@ def nodes() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray.cluster_utils import Cluster as Nodes
 
-    made = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": free_port()}
+    made = Nodes(initialize_head=True, head_node_args=head)
     yield made
     made.shutdown()
 

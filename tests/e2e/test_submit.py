@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,17 +18,33 @@ from typer.testing import CliRunner
 
 from jobs.errors import ClusterError
 from jobs.lease import holder, sight
-from jobs.store import Store, committed, open_store
+from jobs.process import is_surely_dead
+from jobs.store import Store, committed, get_record, open_store
 from orchestrator.cli import app
 from orchestrator.clusters.ray_jobs import entrypoint, submit_job
 from orchestrator.clusters.ray_start import check_mode, check_version
 from tests.orchestrator.conftest import STUDY
+from tests.raylets import end_all, forget_token, free_port, processes_with
 from tests.s3 import CREDENTIALS
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-ODD = "from jobs.tasks.parity import Parity\n\n\nclass Odd(Parity):\n    pass\n"
+# It waits half-way until the test has done what it does to those that train.
+ODD = """\
+import os
+import time
+from pathlib import Path
+
+from jobs.tasks.parity import Parity
+
+
+class Odd(Parity):
+    def batch(self, streams, step, size):
+        while step > 700 and not Path(os.environ["SEEDBED_TEST_GATE"]).exists():
+            time.sleep(0.05)
+        return super().batch(streams, step, size)
+"""
 
 
 @dataclass(frozen=True)
@@ -41,32 +56,8 @@ class Head:
     folder: Path
 
 
-def free_port() -> int:
-    """Return a free port outside of those that Ray gives its workers (10002 to 19999)."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if not 10000 <= port < 20000:
-                return port
-
-
-def processes_with(mark: str) -> dict[int, str]:
-    """Return pid → command line of every process of which the environment or the command line has the mark."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                text = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
-                if mark.encode() in text:
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-    return found
-
-
 @pytest.fixture
-def head(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
+def head(bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="sb-"))  # Ray's sockets lie below it, and their paths are short
     mark = f"SEEDBED_TEST_HEAD={secrets.token_hex(8)}"
     for name, value in {
@@ -75,6 +66,7 @@ def head(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": str(folder),
         "PYTHONPATH": str(ROOT),
+        "SEEDBED_TEST_GATE": str(tmp_path / "gate"),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }.items():
         monkeypatch.setenv(name, value)
@@ -93,23 +85,9 @@ def head(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
         assert started.returncode == 0, started.stdout + started.stderr
         yield Head(f"http://127.0.0.1:{dashboard}", environment, folder)
     finally:
-        # Never `ray stop`: it ends every Ray of the machine.
-        while left := processes_with(mark):
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.1)
+        end_all(mark)
         forget_token()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def forget_token() -> None:
-    """Let Ray read this process's token again: it keeps the first, which another test's Ray may have been given."""
-    from ray._raylet import AuthenticationTokenLoader
-
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def seedbed(head: Head, *arguments: str) -> str:
@@ -166,21 +144,26 @@ def test_submitted_killed_and_resumed_ends_as_if_it_had_not_been(
     Path("odd.py").rename("moved.py")
     store = open_store(bucket_url)
 
-    wait_until(lambda: any(k.endswith(".safetensors") for k in committed(store, "packs/")))
+    wait_until(lambda: any(k.endswith("000600.safetensors") for k in committed(store, "packs/")))
     killed = driver_of(store)
     os.kill(killed, signal.SIGKILL)
     check_secrets(head, store)
     seedbed(head, "resume", "tiny", *where)
     wait_until(lambda: driver_of(store) not in (0, killed))
+    claims = [key for key in store.keys("packs/") if key.endswith("/claim.json")]
+    assert not any(is_surely_dead(get_record(store, key)) for key in claims), "they train on without a driver"
+    for key in claims:
+        os.kill(get_record(store, key)["pid"], signal.SIGKILL)
+    Path("gate").touch()
     wait_until(lambda: driver_of(store) == 0)
 
     listed = json.loads(here("list", "--store", bucket_url, "--json"))[0]
     assert listed["status"] == {"waiting": 0, "running": 0, "finished": 2, "diverged": 0, "failed": 0}
     again = [key for key in store.keys("attempts/") if key.endswith(".0002.json")]
-    assert len(again) == 2, "the driver was killed while they trained"
+    assert len(again) == 2, "both lost their processes, and none of them lost it with the driver"
     Path("moved.py").rename("odd.py")
     Path("moved.yaml").rename("tiny.yaml")
-    here("run", "tiny.yaml", "--cluster", "inline", "--store", "here", "--no-report", "--json")
+    here("run", "tiny.yaml", "--cluster", "inline", "--cpus", "1", "--store", "here", "--no-report", "--json")
     inline, submitted = weights(open_store("here")), weights(store)
     ends = [key for key in inline if key[1] == 1500]
     assert len(ends) == 2
