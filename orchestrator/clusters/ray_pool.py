@@ -100,7 +100,9 @@ class PackActor:
     def retire(self) -> None:
         """End, unless there is something to do: a later head may have found it."""
         if not self._busy:
-            end()
+            import ray
+
+            ray.actor.exit_actor()  # a signal to itself would be shown to the user as a worker's unexpected death
 
     @contextmanager
     def _working(self) -> Iterator[None]:
