@@ -112,6 +112,7 @@ class RayCluster:
 
     def _before_packs(self, method: str, *arguments: Any) -> Any:
         """Call an actor that stays from condition to condition until a pack is launched; raises ClusterError."""
+        self._pool.hold()
         if self._first is None:
             fitting = [node.cpus for node in self._nodes if node.takes(self._first_needs)]
             self._first = self._pool.take(min(max(fitting, default=1), self._pool.cpus), self._first_needs)
