@@ -102,7 +102,8 @@ class PackActor:
         if not self._busy:
             import ray
 
-            ray.actor.exit_actor()  # a signal to itself would be shown to the user as a worker's unexpected death
+            # A signal to itself would be shown to the user as a worker's unexpected death.
+            ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _working(self) -> Iterator[None]:
