@@ -12,11 +12,13 @@ from jobs.errors import QueryError
 from orchestrator.estimates.power import (
     chance_of_mode,
     fisher_power,
+    half_width_after,
     seeds_for_half_width,
     seeds_for_mode,
     seeds_to_tell_apart,
 )
 from orchestrator.estimates.success import upper_bound_of_none, wilson
+from orchestrator.summary import StudySummary
 
 LEVEL = 0.95
 POWER = 0.8
@@ -133,3 +135,25 @@ def _next_told(p: float, seeds: int) -> float | None:
         middle = (low + high) // 2
         low, high = (low, middle) if fisher_power(seeds, seeds, p, middle / 100) >= POWER else (middle, high)
     return high / 100
+
+
+def bought(summary: StudySummary, more: int) -> list[dict[str, object]]:
+    """Return what `more` seeds would do to the half-width of each condition's interval of P(success), as plain data."""
+    rows: list[dict[str, object]] = []
+    for condition in summary.conditions:
+        k, n, found = condition.successes, condition.success.cohort.known, condition.success
+        after = half_width_after(k, n, more, found.method, found.level)
+        rows.append(
+            {
+                "condition": condition.condition.label,
+                "successes": k,
+                "known": n,
+                "method": found.method,
+                "level": found.level,
+                "now": after.now,
+                "expected": after.expected,
+                "least": after.least,
+                "most": after.most,
+            }
+        )
+    return rows

@@ -2,13 +2,16 @@
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from jobs.errors import QueryError
 from orchestrator import plots
-from orchestrator.plots.kinds import law
+from orchestrator.plots.kinds import KINDS, law
+from orchestrator.power_plan import bought
 from orchestrator.questions.asked import Question
 from orchestrator.questions.headlines import Headlines
 from orchestrator.questions.rows import Row
@@ -21,7 +24,10 @@ _CAPTIONS = {
     "law": "The law of the distribution over scale, a mixture, beside one power law of the mean. Bands are 95 %.",
     "scores": "The last score of every seed. Where there are two clusters, the mean lies where no run is.",
     "curves": "Every seed's curve over the fan of quantiles.",
+    "ridgeline": "The distribution over runs at one probe after another.",
+    "onsets": "The share of runs that have not broken through yet (Turnbull, from the brackets of the probes).",
 }
+_MORE_SEEDS = 8
 
 
 def write_report(question: Question, shown: Headlines, folder: Path, asked: Sequence[str] = ()) -> list[Path]:
@@ -39,6 +45,9 @@ def write_report(question: Question, shown: Headlines, folder: Path, asked: Sequ
             written += plots.save(draw(summary), folder / name)
         if shown.law:
             written += plots.save(law(question), folder / "law")
+        for name in ("ridgeline", "onsets"):
+            with suppress(QueryError):  # nothing was probed yet, or no run has an outcome
+                written += plots.save(KINDS[name].draw(question), folder / name)
     pictures = {path.stem: path for path in written if path.suffix == ".svg"}
     figures = [(name, _CAPTIONS[name], _data_url(pictures[name])) for name in _CAPTIONS if name in pictures]
     page = render(summary, shown, figures, [row for table in rows for row in table.to_pylist()])
@@ -62,7 +71,16 @@ def render(
     template = environment.from_string(files("orchestrator.templates").joinpath("report.html").read_text("utf-8"))
     launched = sum(condition.launched for condition in summary.conditions)
     known = sum(c.success.cohort.finished + c.success.cohort.diverged for c in summary.conditions)
-    return template.render(study=summary, shown=shown, figures=figures, rows=rows, launched=launched, known=known)
+    return template.render(
+        study=summary,
+        shown=shown,
+        figures=figures,
+        rows=rows,
+        launched=launched,
+        known=known,
+        bought=bought(summary, _MORE_SEEDS),
+        more=_MORE_SEEDS,
+    )
 
 
 def _data_url(path: Path) -> str:

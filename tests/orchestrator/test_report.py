@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 from jobs.records import Status
 from orchestrator import plots
+from orchestrator.power_plan import bought
 from orchestrator.questions.asked import Options, Question
 from orchestrator.questions.headlines import Headline, Headlines, headlines
 from orchestrator.questions.registry import ask
@@ -64,7 +65,11 @@ def test_equal_summaries_give_equal_files(tmp_path: Path) -> None:
     assert names == [
         "curves.png",
         "curves.svg",
+        "onsets.png",
+        "onsets.svg",
         "report.html",
+        "ridgeline.png",
+        "ridgeline.svg",
         "scores.png",
         "scores.svg",
         "success.png",
@@ -93,7 +98,7 @@ def test_the_page_is_one_file_without_script_or_network(tmp_path: Path) -> None:
     parsed = Page(page)
     assert "script" not in {tag for tag, _ in parsed.tags}
     sources = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
-    assert len(sources) == 4, "three figures, and the law"
+    assert len(sources) == 6, "five figures, and the law"
     assert all(str(source).startswith("data:image/svg+xml;base64,") for source in sources)
     assert not re.search(r"url\(|@import", page)
     assert all(attributes.get("alt") for tag, attributes in parsed.tags if tag == "img")
@@ -134,6 +139,9 @@ def test_the_page_says_what_the_study_shows_and_what_it_cannot(tmp_path: Path) -
         assert one.score.says in text, label
     assert "two modes (ΔBIC" in text
     assert "no metric is called 'train.loss'" not in text
+    for row in bought(question.summary(), 8):
+        cells = [f"{row[name]:.3f}" for name in ("now", "expected", "least", "most")]
+        assert f"{row['condition']} {row['successes']} of {row['known']} {' '.join(cells)}" in " ".join(text.split())
     assert "With 20 seeds a condition P(success) is known to ± 0.20 at worst" in text
 
 

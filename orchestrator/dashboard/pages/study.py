@@ -13,7 +13,7 @@ from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.pictures import KINDS
 from orchestrator.dashboard.view import Body, Params, View, progress_of
 from orchestrator.estimates.estimate import plain
-from orchestrator.estimates.power import half_width_after
+from orchestrator.power_plan import bought
 from orchestrator.rounds import read_decisions
 from orchestrator.text import onset_text
 
@@ -96,24 +96,8 @@ def more_seeds(shelf: Shelf, asked: str) -> Body:
     """Return what more seeds would do to each condition's interval of P(success); raises QueryError."""
     if asked and not (asked.isdecimal() and 1 <= int(asked) <= MOST_MORE):
         raise QueryError(f"more is a number of seeds from 1 to {MOST_MORE}, not {asked[:20]!r}")
-    more, rows = int(asked or MORE), []
-    for condition in shelf.summary.conditions:
-        k, n, found = condition.successes, condition.success.cohort.known, condition.success
-        after = half_width_after(k, n, more, found.method, found.level)
-        rows.append(
-            {
-                "condition": condition.condition.label,
-                "successes": k,
-                "known": n,
-                "method": found.method,
-                "level": found.level,
-                "now": after.now,
-                "expected": after.expected,
-                "least": after.least,
-                "most": after.most,
-            }
-        )
-    return {"seeds": more, "rows": rows}
+    more = int(asked or MORE)
+    return {"seeds": more, "rows": bought(shelf.summary, more)}
 
 
 def decisions_of(view: View, shelf: Shelf) -> list[Body]:
