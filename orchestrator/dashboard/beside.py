@@ -6,6 +6,8 @@ seconds to begin; the process leaves when it was idle for a while, and with the 
 Not here: users' SQL, which has a process with walls (`sandbox.py`).
 """
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import threading
@@ -16,6 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from jobs.errors import QueryError
 from jobs.store import open_store
 from orchestrator.collected import Collected, Placed, Tables, on_threads
@@ -23,8 +27,9 @@ from orchestrator.parts import Part, PartTask
 
 T = TypeVar("T")
 R = TypeVar("R")
-FEW_BYTES = 8 * 1024**2  # of compressed files: what they become in memory is some ten times that
+FEW_BYTES = 2 * 1024**2  # of compressed files: what they become in memory is some ten times that
 _IDLE_S = 60.0
+_M_ARENA_MAX = -8  # of mallopt(3)
 
 
 @dataclass(slots=True)
@@ -129,6 +134,13 @@ class Carried:
             return cls(dict(tables), None)
         return cls(tables.small, tuple((placed.part, placed.store.url, placed.key) for placed in tables.parts))
 
+    def only(self, condition_ids: set[str], metric: str) -> "Carried":
+        """Return the rows of one metric of some conditions; without the small tables, where it is a matter of files."""
+        if self.parts is None:
+            return self
+        wanted = (each for each in self.parts if each[0].condition_id in condition_ids and metric in each[0].metrics)
+        return Carried({}, tuple(wanted))
+
     @property
     def size_bytes(self) -> int:
         """Return the size of the files."""
@@ -139,3 +151,16 @@ class Carried:
         if self.parts is None:
             return self.small
         return Collected(self.small, tuple(Placed(part, open_store(url), key) for part, url, key in self.parts))
+
+
+def spare_memory() -> None:
+    """Let this process give back what it frees, where the C library is GNU's: one arena, for Arrow, too."""
+    pa.set_memory_pool(pa.system_memory_pool())
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Give freed memory back now."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

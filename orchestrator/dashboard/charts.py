@@ -6,6 +6,7 @@ columns it is drawn in, so no spike is lost; a zoom asks again, with the same nu
 
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from jobs.errors import NotFound, QueryError
 from jobs.records import METRICS
-from orchestrator.collected import Collected, rows_of
+from orchestrator.collected import Collected, Tables, rows_of
 from orchestrator.dashboard import questions
+from orchestrator.dashboard.beside import Carried
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.questions import Question
 from orchestrator.dashboard.view import Params, View
@@ -92,33 +94,39 @@ def packed(view: View, shelf: Shelf, runs: pa.Table, params: Params) -> bytes:
     """
     metric = params.get("metric") or shelf.summary.rule.metric
     mine = runs["run_id"].to_pylist()
-    curves = curves_of(_rows(shelf, metric, set(runs["condition_id"].to_pylist())), mine)
     first, last = _whole(params.get("from") or "0", "from"), params.get("to", "")
-    chosen = (curves.steps >= first) & (curves.steps <= (_whole(last, "to") if last else np.iinfo(np.int64).max))
-    steps, values = curves.steps[chosen], curves.values[:, chosen]
+    bounds = first, _whole(last, "to") if last else int(np.iinfo(np.int64).max)
     pixels = min(max(_whole(params.get("px") or str(_PIXELS), "px"), 2), _MOST_PIXELS)
-    measured = int((~np.isnan(values)).any(axis=1).sum())
+    carried = Carried.of(shelf.tables).only(set(runs["condition_id"].to_pylist()), metric)
+    head, body = view.feed.beside.call(carried.size_bytes, _drawn, carried, metric, mine, bounds, pixels)
+    head |= {"launched": len(mine), "scores": _scores(view, shelf, mine)}
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 4) % 8)
+    return struct.pack("<I", len(text)) + text + body
+
+
+def _drawn(
+    carried: Carried, metric: str, run_ids: list[str], bounds: tuple[int, int], pixels: int
+) -> tuple[dict[str, Any], bytes]:
+    """Return the head and the values of the lines between two steps, where the rows are read: here or beside."""
+    curves = curves_of(_rows(carried.tables(), metric), run_ids)
+    chosen = (curves.steps >= bounds[0]) & (curves.steps <= bounds[1])
+    steps, values = curves.steps[chosen], curves.values[:, chosen]
     shown_steps, shown = reduce_to_pixels(steps, values, pixels)
     head = {
         "run_ids": curves.run_ids,
         "steps": shown_steps.tolist(),
         "reduced": len(shown_steps) < len(steps),
-        "measured": measured,
-        "launched": len(mine),
-        "scores": _scores(view, shelf, mine),
+        "measured": int((~np.isnan(values)).any(axis=1).sum()),
     }
-    text = json.dumps(head, separators=(",", ":")).encode()
-    text += b" " * (-(len(text) + 4) % 8)
-    return struct.pack("<I", len(text)) + text + np.ascontiguousarray(shown, "<f8").tobytes()
+    return head, np.ascontiguousarray(shown, "<f8").tobytes()
 
 
-def _rows(shelf: Shelf, metric: str, condition_ids: set[str]) -> pa.Table:
-    """Return run, step and value of one metric; of some conditions where that is a matter of files."""
-    tables = shelf.tables
+def _rows(tables: Tables, metric: str) -> pa.Table:
+    """Return run, step and value of one metric."""
     if not isinstance(tables, Collected):
         return rows_of(tables, metric)
-    wanted = [p for p in tables.parts if p.part.condition_id in condition_ids and metric in p.part.metrics]
-    parts = [placed.rows(metric, ("run_id", "step", "value")) for placed in wanted]
+    parts = [placed.rows(metric, ("run_id", "step", "value")) for placed in tables.parts]
     whole = pa.concat_tables(parts).unify_dictionaries() if parts else METRICS.empty_table()
     return whole.set_column(0, "run_id", whole["run_id"].cast(pa.string())) if parts else whole
 

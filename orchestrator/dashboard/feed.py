@@ -18,7 +18,7 @@ import pyarrow as pa
 from jobs.errors import NotFound, QueryError, SeedbedError
 from jobs.records import Status
 from orchestrator.collected import Collected, Tables
-from orchestrator.dashboard.beside import Beside, Carried
+from orchestrator.dashboard.beside import Beside, Carried, give_back
 from orchestrator.dashboard.sandbox import Limits, Sandbox
 from orchestrator.dashboard.signs import Signs
 from orchestrator.dashboard.summaries import Summaries
@@ -44,6 +44,7 @@ class Shelf:
     at       seconds since 1970 of the look
     last     the rows of the rule's metric at the last step of their runs; None: they are looked up
     verdict  what `seedbed verify` found last; None: never, or nothing that can be read
+    bought   what MORE_SEEDS more seeds would do to each condition, as `power_plan.bought` says it
     """
 
     declared: Declared
@@ -53,6 +54,7 @@ class Shelf:
     at: float
     last: pa.Table | None = None
     verdict: Judged | None = None
+    bought: tuple[dict[str, object], ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -104,8 +106,8 @@ class Feed:
         self.library.map = self.beside.map
         self.signs = Signs(self.library.store, time.monotonic)
         self._summaries = Summaries(self.beside.map)
-        # The dashboard's own questions to large tables: another process, since DuckDB takes what it is given.
-        self._asker = Sandbox(Limits(seconds=120.0, memory_bytes=2 * 1024**3, rows=_MOST_ROWS), width=1)
+        # The dashboard's own questions to large tables: other processes, since DuckDB takes what it is given.
+        self._asker = Sandbox(Limits(seconds=120.0, memory_bytes=2 * 1024**3, rows=_MOST_ROWS), width=2)
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with all that changes, in the order in which it was seen."""
@@ -143,18 +145,37 @@ class Feed:
     def _answer(self, shelf: Shelf, text: str, *, at_last: bool) -> pa.Table:
         carried = Carried.of(shelf.tables)
         by_last = at_last and shelf.last is not None
-        if _NAMES_METRICS.search(text) and not by_last and carried.size_bytes > self.beside.few_bytes:
-            found = self._asker.ask(text, self.files(shelf.declared.name))
-            if found.cut:
-                raise QueryError(f"more than {_MOST_ROWS:,} rows: `seedbed query --out FILE` writes them all")
-            return found.table
+        if carried.size_bytes > self.beside.few_bytes:
+            wanted = bool(NAMES_ESTIMATES.search(text))
+            files = dict(self.files(shelf.declared.name, with_estimates=wanted))
+            if by_last:
+                files["metrics"] = [files["runs"][0].with_name("last")]
+            return self._whole(text, {table: paths for table, paths in files.items() if table in text})
         # A table that the text does not name is not shown to DuckDB: factors of 10,000 runs take time.
         named = {table: rows for table, rows in _small(shelf.tables).items() if table in text and table != "metrics"}
         if NAMES_ESTIMATES.search(text):
-            named["estimates"] = self.beside.call(carried.size_bytes, _estimates, shelf.declared, carried)
+            named["estimates"] = _estimates(shelf.declared, carried)
         if _NAMES_METRICS.search(text):
             named["metrics"] = shelf.last if by_last else _views(shelf.tables)["metrics"]
         return sql(named, text)
+
+    def ask_rows(self, name: str, rows: pa.Table, text: str) -> pa.Table:
+        """Return the answer over these rows of a study, in SQL the table `scored`; raises QueryError."""
+        shelf = self.shelf(name)
+        if Carried.of(shelf.tables).size_bytes <= self.beside.few_bytes:
+            return sql({"scored": rows}, text)
+        path = self.files(name)["runs"][0].with_name("scored")
+        with self._lock:
+            if not path.exists():
+                _write(rows, path.with_suffix(".part"))
+                path.with_suffix(".part").rename(path)
+        return self._whole(text, {"scored": [path]})
+
+    def _whole(self, text: str, files: Mapping[str, Sequence[Path]]) -> pa.Table:
+        found = self._asker.ask(text, files)
+        if found.cut:
+            raise QueryError(f"more than {_MOST_ROWS:,} rows: `seedbed query --out FILE` writes them all")
+        return found.table
 
     def _remember(self, key: tuple[str, int, str], answer: pa.Table) -> None:
         with self._lock:
@@ -181,7 +202,8 @@ class Feed:
             if not folder.exists():
                 aside = folder.with_suffix(".part")
                 aside.mkdir()
-                for table, rows in whole.items():
+                last = {} if shelf.last is None else {"last": shelf.last}
+                for table, rows in (whole | last).items():
                     _write(rows, aside / table)
                 aside.rename(folder)
                 self._drop_older(number)
@@ -229,9 +251,10 @@ class Feed:
         if before and same and _is_same(tables, before.tables):
             return
         version = max(int(self.wall() * 1000), before.version + 1 if before else 0)
-        summary, last = self._summaries.of(declared, tables)
-        shelf = Shelf(declared, tables, summary, version, self.wall(), last, verdict)
+        summary, last, bought = self._summaries.of(declared, tables)
+        shelf = Shelf(declared, tables, summary, version, self.wall(), last, verdict, bought)
         self._shelves[name] = shelf
+        give_back()
         for listener in self._listeners:
             listener(News(shelf, before, _changed(before, shelf)))
 

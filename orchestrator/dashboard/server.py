@@ -15,6 +15,7 @@ from jobs.errors import QueryError
 from jobs.store import Store
 from orchestrator.dashboard.alerts import Alarm, Pace, Stalls
 from orchestrator.dashboard.app import make_app
+from orchestrator.dashboard.beside import spare_memory
 from orchestrator.dashboard.control import Control
 from orchestrator.dashboard.feed import Feed
 from orchestrator.dashboard.guard import LOOPBACK, App, Guard
@@ -109,6 +110,7 @@ class Dashboard:
         """Serve until interrupted; raises QueryError where the address cannot be had."""
         sock = self._bind()
         raise_limit_of_files()
+        spare_memory()
         self.view.feed.start()
         watcher = threading.Thread(target=self._judge, name="seedbed-pace", daemon=True)
         watcher.start()

@@ -16,8 +16,10 @@ from jobs.records import METRICS
 from orchestrator.collected import Collected, rows_of
 from orchestrator.dashboard.beside import Carried
 from orchestrator.declared import Declared
+from orchestrator.power_plan import bought
 from orchestrator.summary import ConditionSummary, Curves, StudySummary, summarise
 
+MORE_SEEDS = 8
 _NO_CURVES = Curves((), np.empty(0, np.int64), np.empty((0, 0)))
 MapTasks = Callable[[Callable[["SummaryTask"], "Summed"], Sequence["SummaryTask"]], Iterable["Summed"]]
 
@@ -45,20 +47,27 @@ class SummaryTask:
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """A condition's summary without its curves, and the rows of the rule's metric at the last step, of METRICS."""
+    """A condition's summary without its curves, and what pages make from it.
+
+    last    rows of the rule's metric at the last step, of METRICS
+    bought  what MORE_SEEDS more seeds would do to its interval
+    """
 
     condition: ConditionSummary
     last: pa.Table
+    bought: dict[str, object]
 
 
 def sum_up(task: SummaryTask) -> Summed:
     """Return the summary of one condition; raises Corrupt, NotFound."""
     tables = task.tables.tables()
-    condition = summarise(task.declared, tables).conditions[0]
+    summary = summarise(task.declared, tables)
+    condition = summary.conditions[0]
     rows = rows_of(tables, task.declared.success.metric)
     last = rows.filter(pc.field("step") == condition.condition.planned_steps)
     # A copy of its own: a slice would keep all rows in memory.
-    return Summed(replace(condition, curves=_NO_CURVES), last.take(pa.array(range(last.num_rows), pa.int64())))
+    last = last.take(pa.array(range(last.num_rows), pa.int64()))
+    return Summed(replace(condition, curves=_NO_CURVES), last, bought(summary, MORE_SEEDS)[0])
 
 
 @dataclass(slots=True)
@@ -68,8 +77,8 @@ class Summaries:
     map: MapTasks
     _known: dict[str, dict[str, Summed]] = field(default_factory=dict)
 
-    def of(self, declared: Declared, tables: Collected) -> tuple[StudySummary, pa.Table]:
-        """Return the summary of a study, and the rows of its rule's metric at the last steps."""
+    def of(self, declared: Declared, tables: Collected) -> tuple[StudySummary, pa.Table, tuple[dict[str, object], ...]]:
+        """Return the summary of a study, the rows of its rule's metric at the last steps, and what seeds would buy."""
         tasks = list(_tasks(declared, tables))
         sources = [task.source for task in tasks]
         known = self._known.get(declared.name, {})
@@ -81,7 +90,8 @@ class Summaries:
         frame = summarise(replace(declared, conditions=()), nothing)
         conditions = tuple(found[source].condition for source in sources)
         last = [found[source].last for source in sources]
-        return replace(frame, conditions=conditions), pa.concat_tables(last) if last else METRICS.empty_table()
+        rows = pa.concat_tables(last) if last else METRICS.empty_table()
+        return replace(frame, conditions=conditions), rows, tuple(found[source].bought for source in sources)
 
 
 def _tasks(declared: Declared, tables: Collected) -> Iterable[SummaryTask]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit
 
 Floats = NDArray[np.float64]
@@ -85,6 +84,8 @@ def d_optimal() -> tuple[float, float]:
 
     They maximise the determinant of the information, (P (1 - P))² η²: |η| = 1.5434, P = .176 and .824.
     """
+    from scipy.optimize import minimize_scalar  # 25 MB: readers of a store do without
+
     found = minimize_scalar(lambda eta: -2 * (log_expit(eta) + log_expit(-eta) + np.log(eta)), bounds=(0.1, 5),
                             method="bounded", options={"xatol": 1e-10})  # fmt: skip
     return float(found.x), float(expit(-found.x))

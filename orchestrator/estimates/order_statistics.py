@@ -9,7 +9,6 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from orchestrator.estimates.estimate import Cohort, Estimate
 
@@ -23,6 +22,8 @@ def ranks(n: int, q: float, level: float = 0.95) -> tuple[int, int]:
     """
     if not 0 < q < 1:
         raise ValueError(f"a quantile lies between 0 and 1, not at {q}")
+    from scipy.stats import binom  # 50 MB and a second: readers of a store do without
+
     tail = (1 - level) / 2
     below = binom.cdf(np.arange(n + 1), n, q)
     # l: the largest with P(K < l) <= tail; u: the smallest with P(K >= u) <= tail.
@@ -33,6 +34,8 @@ def ranks(n: int, q: float, level: float = 0.95) -> tuple[int, int]:
 
 def exact_level(n: int, q: float, level: float = 0.95) -> float:
     """Return with which probability the interval of `ranks` covers, for any continuous distribution."""
+    from scipy.stats import binom
+
     low, high = ranks(n, q, level)
     return float(binom.cdf(high - 1, n, q) - (binom.cdf(low - 1, n, q) if low else 0.0))
 

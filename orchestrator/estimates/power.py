@@ -11,7 +11,6 @@ from math import ceil, log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom, binom, hypergeom
 
 from orchestrator.estimates.success import METHODS
 
@@ -22,6 +21,8 @@ MOST = 20_000
 
 def chance_of_half_width(n: int, half_width: float, p: float, method: str = "wilson", level: float = 0.95) -> float:
     """Return the probability that the interval of n seeds has this half-width or less, exactly, if P is p."""
+    from scipy.stats import binom  # 50 MB and a second: readers of a store do without
+
     bounds = np.array([METHODS[method](k, n, level) for k in range(n + 1)])
     narrow = (bounds[:, 1] - bounds[:, 0]) / 2 <= half_width
     return float(binom.pmf(np.arange(n + 1), n, p) @ narrow)
@@ -45,6 +46,8 @@ def half_width_after(k: int, n: int, more: int, method: str = "wilson", level: f
     """
     if more < 0:
         raise ValueError(f"{more} more seeds")
+    from scipy.stats import betabinom
+
     interval = METHODS[method]
     low, high = interval(k, n, level)
     bounds = np.array([interval(k + x, n + more, level) for x in range(more + 1)])
@@ -81,6 +84,8 @@ def seeds_to_exclude(p: float, level: float = 0.95) -> int:
 
 def chance_of_mode(n: int, weight: float, least: int = 2) -> float:
     """Return the probability that n seeds hold at least `least` of a mode of this weight, and of the rest."""
+    from scipy.stats import binom
+
     _check(p=weight)
     return float(max(0.0, binom.cdf(n - least, n, weight) - binom.cdf(least - 1, n, weight)))
 
@@ -99,6 +104,8 @@ def seeds_for_mode(weight: float, chance: float = 0.8, least: int = 2) -> int:
 
 def fisher_power(n: int, other_n: int, p: float, other_p: float, alpha: float = 0.05) -> float:
     """Return the probability, exact, that Fisher's two-sided test of two conditions rejects at level alpha."""
+    from scipy.stats import binom
+
     return float(
         binom.pmf(np.arange(n + 1), n, p)
         @ (_fisher_p(n, other_n) <= alpha)
@@ -146,6 +153,8 @@ def _w1(first: Floats, second: Floats) -> Floats:
 
 def _fisher_p(n: int, other_n: int) -> Floats:
     """Return [k, other k]: the two-sided p, the sum of all tables of the margin that are no likelier."""
+    from scipy.stats import hypergeom
+
     p = np.ones((n + 1, other_n + 1))
     for total in range(n + other_n + 1):
         k = np.arange(max(0, total - other_n), min(n, total) + 1)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, xlog1py, xlogy
-from scipy.stats import binom
 
 from orchestrator.estimates.success import METHODS, Interval
 
@@ -163,6 +162,8 @@ def _boundary(outer: float, inner: float, refuted: Callable[[float], bool]) -> f
 
 def _more(going: Floats, p: Floats, seeds: int) -> Floats:
     """Return [p, k] after `seeds` more seeds."""
+    from scipy.stats import binom  # 50 MB and a second: readers of a store do without
+
     chances = binom.pmf(np.arange(seeds + 1), seeds, p[:, None])
     width = going.shape[1]
     after = np.zeros((len(p), width + seeds))

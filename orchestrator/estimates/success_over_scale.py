@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from scipy.stats import chi2
 
 from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.firth import Counts, fit, penalised, profile_at, profile_slope
@@ -217,4 +216,6 @@ def _clear_ends(counts: Counts, low: Floats, high: Floats) -> tuple[Floats, Floa
 
 
 def _cut(level: float) -> float:
+    from scipy.stats import chi2  # 50 MB and a second: readers of a store do without
+
     return float(chi2.ppf(level, 1))

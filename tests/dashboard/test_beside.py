@@ -13,11 +13,12 @@ import pytest
 
 from jobs.errors import QueryError
 from jobs.store import LocalStore
+from orchestrator import power_plan
 from orchestrator.collected import Collected, on_threads
 from orchestrator.dashboard.beside import Beside, Carried
 from orchestrator.dashboard.sandbox import Limits
 from orchestrator.dashboard.server import Dashboard, Settings
-from orchestrator.dashboard.summaries import Summaries, SummaryTask, Summed
+from orchestrator.dashboard.summaries import MORE_SEEDS, Summaries, SummaryTask, Summed
 from orchestrator.dashboard.tokens import load_tokens
 from orchestrator.declared import read_declared
 from orchestrator.library import Library
@@ -25,7 +26,14 @@ from orchestrator.summary import summarise
 from tests.dashboard.conftest import Visitor
 from tests.orchestrator.made import made
 
-PAGES = ("/study/tiny", "/study/tiny/fan", "/study/tiny/scores", "/study/tiny/values", "/runs", "/rows")
+PAGES = (
+    *(
+        f"/study/tiny{chart}"
+        for chart in ("", "/fan", "/scores", "/values", "/success", "/counts", "/onsets", "/cells")
+    ),
+    *("/runs", "/rows", "/compare", "/chosen"),
+)
+FILES = ("/study/tiny/lines.bin?condition=model.width=4&px=2", "/places.json?filter=score>0.4+width=4")
 
 
 @pytest.fixture
@@ -45,6 +53,8 @@ def test_all_is_the_same_whether_here_or_beside(reader: Visitor, large: Visitor)
     for path in PAGES:
         here, there = reader.get(f"{path}.json").json, large.get(f"{path}.json").json
         assert there | {"version": 0} == here | {"version": 0}, path
+    assert reader.get(FILES[0]).body == large.get(FILES[0]).body
+    assert reader.get(FILES[1]).json["places"] == large.get(FILES[1]).json["places"] == [0, 1, 2]
     text = "SELECT * FROM estimates ORDER BY ALL"
     answers = [each.get(f"/answer.csv?q={text.replace(' ', '+')}").body for each in (reader, large)]
     assert answers[0] == answers[1] != b""
@@ -111,8 +121,9 @@ def test_only_what_changed_is_summed_up_again(store: LocalStore) -> None:
 
     declared, tables = read_declared(store, "tiny"), Library(store).tables("tiny")
     summaries = Summaries(noting)  # type: ignore[arg-type]
-    summary, last = summaries.of(declared, tables)
+    summary, last, bought = summaries.of(declared, tables)
     assert summary.as_dict() == summarise(declared, tables).as_dict()
+    assert list(bought) == power_plan.bought(summary, MORE_SEEDS)
     wanted = tables["metrics"].to_pylist()
     rows = [row for row in wanted if row["metric"] == declared.success.metric and row["step"] == 12]
     assert sorted(last.to_pylist(), key=str) == sorted(rows, key=str) != []

@@ -13,7 +13,7 @@ from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.filters import Columns, where
 from orchestrator.dashboard.pages.study import metrics_of
 from orchestrator.dashboard.view import Body, Params, View
-from orchestrator.query import runs_with_factors, sql
+from orchestrator.query import runs_with_factors
 
 _HIDDEN = ("study", "condition_id", "factors")
 MOST_CHOSEN = 200  # runs by their ids: what an address can hold
@@ -84,7 +84,9 @@ def matching_rows(view: View, params: Params) -> Body:
     columns = columns_of_runs(scored)
     matching = where(params.get("filter", ""), columns, _texts(columns))
     placed = scored.append_column("place of row", pa.array(range(scored.num_rows), pa.int32()))
-    found = sql({"scored": placed}, f'SELECT "place of row" AS place FROM scored WHERE {matching} ORDER BY place')
+    found = view.feed.ask_rows(
+        name, placed, f'SELECT "place of row" AS place FROM scored WHERE {matching} ORDER BY place'
+    )
     return {"version": shelf.version, "places": found["place"].to_pylist()}
 
 

@@ -11,13 +11,14 @@ from orchestrator.dashboard import questions
 from orchestrator.dashboard.control import seed_counts
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.pictures import KINDS
+from orchestrator.dashboard.summaries import MORE_SEEDS
 from orchestrator.dashboard.view import Body, Params, View, progress_of
 from orchestrator.estimates.estimate import plain
 from orchestrator.power_plan import bought
 from orchestrator.rounds import read_decisions
 from orchestrator.text import onset_text
 
-MORE, MOST_MORE = 8, 1_000  # seeds
+MOST_MORE = 1_000  # seeds
 LETTERS = {
     Status.WAITING: "w",
     Status.RUNNING: "r",
@@ -96,8 +97,9 @@ def more_seeds(shelf: Shelf, asked: str) -> Body:
     """Return what more seeds would do to each condition's interval of P(success); raises QueryError."""
     if asked and not (asked.isdecimal() and 1 <= int(asked) <= MOST_MORE):
         raise QueryError(f"more is a number of seeds from 1 to {MOST_MORE}, not {asked[:20]!r}")
-    more = int(asked or MORE)
-    return {"seeds": more, "rows": bought(shelf.summary, more)}
+    more = int(asked or MORE_SEEDS)
+    known = more == MORE_SEEDS and shelf.bought
+    return {"seeds": more, "rows": list(shelf.bought) if known else bought(shelf.summary, more)}
 
 
 def decisions_of(view: View, shelf: Shelf) -> list[Body]:

@@ -54,14 +54,15 @@ function ecdf(groups, { metric, threshold, low, high }) {
   const chart = axes({ right: 175, x: { low, high, label: `${metric} at the last step` }, y: { low: 0, high: 1, label: "share of runs at or below" }, label: "Share of finished runs at or below a score" });
   chart.add("line", { class: "threshold", x1: chart.px(threshold), x2: chart.px(threshold), y1: 10, y2: chart.py(0) });
   groups.forEach((group, index) => {
+    const y = 18 + 15 * index, named = `${group.label}${group.scores.length ? "" : " (n = 0)"}`;
+    chart.add("line", { class: `line k${index % 8}`, x1: 452, x2: 474, y1: y - 4, y2: y - 4 });
+    chart.add("text", { class: "label", x: 480, y }, named.length > 22 ? "…" + named.slice(-21) : named);
+    if (!group.scores.length) return;
     const sorted = group.scores.map((s) => s.score).sort((a, b) => a - b), n = sorted.length;
     const points = [[chart.px(low), chart.py(0)]];
     sorted.forEach((score, i) => points.push([chart.px(score), chart.py(i / n)], [chart.px(score), chart.py((i + 1) / n)]));
     points.push([chart.px(high), chart.py(n ? 1 : 0)]);
     chart.add("path", { class: `line k${index % 8}`, d: path(points) });
-    const y = 18 + 15 * index;
-    chart.add("line", { class: `line k${index % 8}`, x1: 452, x2: 474, y1: y - 4, y2: y - 4 });
-    chart.add("text", { class: "label", x: 480, y }, group.label.length > 22 ? "…" + group.label.slice(-21) : group.label);
   });
   return [chart.root];
 }
