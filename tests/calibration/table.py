@@ -68,7 +68,8 @@ def ranges(found: Sequence[Cell]) -> Iterator[str]:
         sizes = ", ".join(dict.fromkeys(cell.n for cell in sorted(one, key=lambda cell: cell.n.zfill(9))))
         spans = [_span([getattr(cell, name) for cell in one]) for name in ("coverage", "above", "below")]
         verdicts = ", ".join(sorted({cell.verdict for cell in one}))
-        yield _row(estimator, design or "independent", sizes, *spans, _counted(one[0]), verdicts)
+        counted = " or ".join(dict.fromkeys(_counted(cell) for cell in sorted(one, key=lambda cell: cell.repetitions)))
+        yield _row(estimator, design or "independent", sizes, *spans, counted, verdicts)
 
 
 def _head(*columns: str) -> tuple[str, str]:

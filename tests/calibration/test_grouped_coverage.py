@@ -13,7 +13,7 @@ from orchestrator.estimates.success import wilson
 from tests.calibration.cells import COHORT, Judge, Record
 
 CELLS = (0.02, 0.1, 0.3, 0.5, 0.9)
-DESIGNS = [(5, 2), (10, 2), (5, 4), (10, 5), (5, 10)]
+DESIGNS = [(3, 2), (5, 2), (10, 2), (5, 4), (10, 5), (5, 10)]
 ALIKE, APART = 20.0, 4.0  # a + b of the groups' Beta: correlations .05 and .2 within a group
 METHODS = ("beta-binomial profile", "groups drawn again", "pooled Wilson")
 

@@ -11,7 +11,9 @@ from orchestrator.estimates.success_over_scale import eta_interval, midpoint_int
 from tests.calibration.cells import COHORT, Judge, Record
 
 STEP = np.log10(2)
-DESIGNS = [(6, 5, 10.0), (6, 10, 10.0), (5, 20, 4.0), (6, 20, -8.0), (5, 50, 6.0)]
+DESIGNS = [
+    (6, 5, 10.0), (6, 10, 10.0), (5, 20, 4.0), (5, 50, 6.0), (6, 5, -8.0), (6, 10, -8.0), (6, 20, -8.0), (6, 50, -8.0),
+]  # fmt: skip
 
 
 def simulated(p: np.ndarray, n: int, repetitions: int, seed: int = 1) -> Counts:
@@ -56,20 +58,23 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("n", [5, 10, 20, 50])
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_the_union_of_rivals_covers_one_doubling_on(shape: str, judge: Judge) -> None:
-    judge = judge.few(60)
+def test_the_union_of_rivals_covers_one_doubling_on(shape: str, n: int, judge: Judge) -> None:
+    judge = judge.few(60 if n == 20 else 25)
     floor, ceiling, slope = SHAPES[shape]
     x = np.arange(6) * STEP
     at = float(x[-1] + STEP)
     truth = floor + (ceiling - floor) * expit(slope * (np.append(x, at) - 0.6))
-    counts = simulated(truth[:-1], 20, judge.repetitions, seed=3)
+    counts = simulated(truth[:-1], n, judge.repetitions, seed=3)
     bounds = []
     for i in range(judge.repetitions):
         rivals = rivals_at(Counts(counts.x, counts.k[i : i + 1], counts.n[i : i + 1]), at, 0.95)
         bounds.append((min(r[1] for r in rivals), max(r[2] for r in rivals)))
     record = Record.of(*np.array(bounds).T, float(truth[-1]))
-    judge.passes("union of rivals", f"{shape}, 2 x the largest scale", 20, record, True, most_width=0.6)
+    # With five runs a scale the record of held-out scales says little, and the union nearly nothing.
+    most = {5: 1.0, 10: 0.8, 20: 0.6, 50: 0.45}[n]
+    judge.passes("union of rivals", f"{shape}, 2 x the largest scale", n, record, True, most_width=most)
 
 
 @pytest.mark.parametrize("runs", [10, 20])
