@@ -92,6 +92,12 @@ class Gate:
                 reasons.append(f"lies {side} the truth in {share:.4f}, not in {least:.3f} to {most:.3f}")
         return reasons
 
+    def verdict(self, record: Record) -> str:
+        """Return what is said of a record that passes, by itself or because more was allowed to it."""
+        if not self.refuses(record):
+            return "covers"
+        return "lopsided" if max(record.above, record.below) > self.most_per_side else "conservative"
+
 
 FULL = Gate(2000, 0.93, 0.97, 0.01, 0.04)
 EXACT = replace(FULL, repetitions=0)  # enumerated, not simulated
@@ -131,8 +137,7 @@ class Judge:
         most_width: float = np.inf,
     ) -> None:
         """Assert that the gate lets the record through, and that it does not cover by being wide."""
-        beyond = "conservative" if conservative else "lopsided"
-        self.keep(estimator, design, n, record, beyond if self.gate.refuses(record) else "covers")
+        self.keep(estimator, design, n, record, self.gate.verdict(record))
         refused = self.gate.refuses(record, conservative, lopsided)
         assert not refused, (estimator, design, n, refused)
         assert record.width <= most_width, (estimator, design, n, f"is {record.width:.3g} wide")
