@@ -10,13 +10,15 @@ as the statement asks for them.
 import json
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from jobs.errors import QueryError
 from orchestrator.collected import Collected
+
+if TYPE_CHECKING:
+    import duckdb
 
 TIMEOUT_S = 60.0
 _MEMORY = "4GB"
@@ -34,6 +36,8 @@ def sql(
     tables: by name an Arrow table, a dataset, or a list of those, which is read as one table
     Raises QueryError with what DuckDB says of it, also where it needs more time or `memory` than it may.
     """
+    import duckdb  # 20 MB, which a server that asks other processes does without
+
     connection = _locked_down(tables, memory)
     timer = threading.Timer(timeout_s, connection.interrupt)
     try:
@@ -82,7 +86,9 @@ def _first_rows(reader: pa.RecordBatchReader, most_rows: int) -> pa.Table:
     return pa.Table.from_batches(batches, reader.schema).slice(0, most_rows)
 
 
-def _locked_down(tables: Mapping[str, Any], memory: str) -> duckdb.DuckDBPyConnection:
+def _locked_down(tables: Mapping[str, Any], memory: str) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
     settings: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
@@ -102,7 +108,7 @@ def _locked_down(tables: Mapping[str, Any], memory: str) -> duckdb.DuckDBPyConne
     return connection
 
 
-def _register(connection: duckdb.DuckDBPyConnection, name: str, found: list[Any]) -> None:
+def _register(connection: "duckdb.DuckDBPyConnection", name: str, found: list[Any]) -> None:
     if name == "runs":
         connection.register(name, runs_with_factors(pa.concat_tables(found)))
     elif len(found) == 1:

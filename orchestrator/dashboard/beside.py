@@ -96,7 +96,9 @@ class Beside:
 
     def _drop(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(self._pool._processes.values()):  # noqa: SLF001  (it would finish its task first)
+                process.kill()
+            self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
 

@@ -30,8 +30,9 @@ from orchestrator.verdicts import Judged, newest_verdict
 
 _LEAST_PAUSE_S = 0.3
 _SHARE = 0.5  # of one core's time that looking may take where the store is large
+_TRIM_S = 5.0  # between two times at which freed memory is given back
 _MOST_REMEMBERED = 200
-_MOST_ANSWER_BYTES, _MOST_KEPT_BYTES = 8 * 1024**2, 48 * 1024**2
+_MOST_ANSWER_BYTES, _MOST_KEPT_BYTES = 8 * 1024**2, 16 * 1024**2
 _MOST_ROWS = 2_000_000  # of an answer to one of the dashboard's own questions
 _NAMES_METRICS = re.compile(r"\bmetrics\b")
 
@@ -271,10 +272,13 @@ class Feed:
         self._thread.start()
 
     def _go_on(self) -> None:
-        pause = _LEAST_PAUSE_S
+        pause, trimmed = _LEAST_PAUSE_S, 0.0
         while not self._stop.wait(pause):
             pause = max(_LEAST_PAUSE_S, self.look() * (1 / _SHARE - 1))
             self.beside.rest()
+            if self.beside.clock() - trimmed > _TRIM_S:
+                give_back()
+                trimmed = self.beside.clock()
 
     def stop(self) -> None:
         """End the thread and the processes, and remove the files."""

@@ -69,7 +69,7 @@ function ecdf(groups, { metric, threshold, low, high }) {
 
 // A ridge is the histogram of a condition, as a share of its runs; conditions stand one above the other.
 function ridgeline(groups, { metric, threshold, low, high }) {
-  const row = Math.max(30, Math.min(56, 420 / Math.max(groups.length, 1))), top = 14 + row, height = top + row * groups.length + 34;
+  const row = Math.max(30, Math.min(56, 420 / Math.max(groups.length, 1))), top = 8 + row, height = top + row * groups.length + 40;
   const ticks = groups.map((g, i) => [groups.length - i, g.label]);
   const chart = axes({ left: 150, height, top, x: { low, high, label: `${metric} at the last step` }, y: { low: 0, high: groups.length, ticks, most: 24 }, label: "Final scores of each condition, one above the other" });
   chart.add("line", { class: "threshold", x1: chart.px(threshold), x2: chart.px(threshold), y1: 8, y2: chart.py(0) });
@@ -78,7 +78,7 @@ function ridgeline(groups, { metric, threshold, low, high }) {
     const counts = new Array(2 * BINS).fill(0), base = chart.py(groups.length - index), n = group.scores.length;
     for (const one of group.scores) counts[Math.min(2 * BINS - 1, Math.floor((one.score - low) / width))] += 1;
     const most = Math.max(1, ...counts), points = [[chart.px(low), base]];
-    counts.forEach((count, i) => { for (const x of [low + i * width, low + (i + 1) * width]) points.push([chart.px(x), base - (1.25 * row * count) / most]); });
+    counts.forEach((count, i) => { for (const x of [low + i * width, low + (i + 1) * width]) points.push([chart.px(x), base - (0.95 * row * count) / most]); });
     points.push([chart.px(high), base]);
     chart.add("path", { class: "ridge", d: path(points) });
     chart.add("text", { x: 144, y: base + 17, "text-anchor": "end" }, `n = ${n} of ${group.launched}, top ${most}`);
