@@ -1,9 +1,13 @@
 """Numbers and brackets as text, the same in the terminal and in the report."""
 
+import re
 from math import isfinite, isinf
 
 from orchestrator.estimates.onset import MedianOnset
 from orchestrator.estimates.success import Interval
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbKMB]?)")
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
 
 
 def interval(bounds: Interval) -> str:
@@ -14,6 +18,12 @@ def interval(bounds: Interval) -> str:
 def probability(value: float) -> str:
     """Return a probability with two digits, such as `.40` or `1.00`."""
     return f"{value:.2f}".removeprefix("0") if isfinite(value) else "–"
+
+
+def amount(text: str) -> float | None:
+    """Return what a text such as 14m, 1.5B or 410 means as a number; None where it is none."""
+    match = _AMOUNT.fullmatch(text.strip())
+    return float(match[1]) * _UNITS[match[2].lower()] if match else None
 
 
 def number(value: float | None) -> str:

@@ -15,6 +15,7 @@ from jobs.records import METRICS, Status
 from orchestrator.imports.lineages import Lineage, lineages
 from orchestrator.imports.mapping import Mapping
 from orchestrator.imports.sources import Key, Measurements
+from orchestrator.text import amount
 
 SEEDS = ("init", "data", "dropout", "evaluation")
 NOT_KNOWN = -1
@@ -197,10 +198,5 @@ def _rank(value: Any) -> tuple[int, float, str]:
     """Return a key that sorts numbers before texts, and texts that begin with a number (14m, 1b) by its size."""
     if isinstance(value, int | float):
         return 0, float(value), ""
-    text = str(value)
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    units = {"k": 1e3, "m": 1e6, "b": 1e9}
-    try:
-        return 1, float(digits) * units.get(text[len(digits) :].lower(), 1.0), text
-    except ValueError:
-        return 2, 0.0, text
+    text, size = str(value), amount(str(value))
+    return (2, 0.0, text) if size is None else (1, size, text)

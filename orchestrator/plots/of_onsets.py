@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from orchestrator.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, SERIES
+from orchestrator.plots.style import BLACK, BLUE, GREY, LINES, ORANGE, SERIES, step_axis
 
 Floats = NDArray[np.float64]
 _LOOKS = {"before": ("o", BLUE), "after": ("s", ORANGE), "tied": ("x", GREY), "neither": ("+", GREY)}
@@ -35,7 +35,8 @@ def share_without_onset(
     x, *curves = _slanted(left, right, (survival, low, high), end)
     axes.fill_between(x, curves[1], curves[2], color=colour, alpha=0.13, linewidth=0)
     axes.plot(x, curves[0], color=colour, linestyle=style, linewidth=1.6, label=label)
-    axes.set(xlabel="step (optimiser updates)", ylabel="share of runs without onset", ylim=(-0.04, 1.04))
+    step_axis(axes, x)
+    axes.set(ylabel="share of runs without onset", ylim=(-0.04, 1.04))
     return axes
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from orchestrator.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, span
+from orchestrator.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, span, step_axis
 
 Floats = NDArray[np.float64]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -34,7 +34,8 @@ def quantile_fan(
     if threshold is not None:
         axes.axhline(threshold, color="#bbbbbb", linewidth=0.8)
     axes.set_ylim(*span([bands]))
-    axes.set(xlabel="step (optimiser updates)", ylabel=metric)
+    step_axis(axes, x.tolist())
+    axes.set_ylabel(metric)
     _runs_above(axes, x, runs[seen])
     return axes
 

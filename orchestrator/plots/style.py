@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from jobs.errors import QueryError
@@ -29,6 +29,7 @@ PALE = "#A9CDE4"  # blue, opaque, lighter
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, BLACK)
 LINES = ("-", "--", "-.", ":")
 FORMATS = ("pdf", "svg", "png")
+_MANY_STEPS = 8
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
@@ -134,6 +135,26 @@ def span(values: Sequence[Any]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def step_axis(axes: Axes, steps: Sequence[float]) -> None:
+    """Make x an axis of steps: logarithmic past the first ones where most probes lie in the first fifth of training."""
+    seen = np.unique(np.asarray(steps, np.float64))
+    positive = seen[seen > 0]
+    if len(seen) >= _MANY_STEPS and np.median(seen) < seen[-1] / 5:
+        axes.set_xscale("symlog", linthresh=float(positive[0]))
+        # Matplotlib's own names are formulas, which are off: a `$` in a name is a `$`.
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _short_number(step, thousands=True)))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel("step (optimiser updates)")
+
+
+def _short_number(value: float, *, thousands: bool = False) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), *([("k", 1e3)] if thousands else [])):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
 def scale_axis(axes: Axes, scales: Floats, name: str) -> None:
     """Make x an axis of scale with a tick at each scale; logarithmic where the scales span a factor of four."""
     if scales.min() > 0 and scales.max() / scales.min() >= 4:
@@ -141,8 +162,7 @@ def scale_axis(axes: Axes, scales: Floats, name: str) -> None:
     ticks = scales if len(scales) <= 12 else scales[:: len(scales) // 8]
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
-    crowded = sum(len(f"{tick:g}") for tick in ticks) > 50
-    axes.set_xticklabels(
-        [f"{tick:g}" for tick in ticks], rotation=30 if crowded else 0, ha="right" if crowded else "center"
-    )
+    texts = [_short_number(float(tick)) for tick in ticks]
+    crowded = sum(map(len, texts)) > 50
+    axes.set_xticklabels(texts, rotation=30 if crowded else 0, ha="right" if crowded else "center")
     axes.set_xlabel(name)

@@ -23,6 +23,7 @@ from orchestrator.declared import Declared
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.outcomes import Outcomes
 from orchestrator.summary import ConditionSummary, StudySummary, summarise
+from orchestrator.text import amount
 
 Floats = NDArray[np.float64]
 R = TypeVar("R")
@@ -226,11 +227,12 @@ class Question:
 
 
 def positive(condition: ConditionSummary, factor: str) -> float:
-    """Return a factor's value at a condition; raises QueryError where it is no positive number."""
+    """Return a factor's value at a condition, 14e6 for the text 14m; raises QueryError for what is not positive."""
     value = condition.condition.factors.get(factor)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    found = amount(value) if isinstance(value, str) else value
+    if isinstance(found, bool) or not isinstance(found, int | float) or found <= 0:
         raise QueryError(f"{condition.condition.label}: {factor} is {value!r}, not a positive number")
-    return float(value)
+    return float(found)
 
 
 @dataclass(frozen=True, slots=True)

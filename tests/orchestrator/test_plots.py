@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -19,7 +20,7 @@ from jobs.seeds import Seeds
 from orchestrator import plots
 from orchestrator.cli import app
 from orchestrator.plots.kinds import KINDS
-from orchestrator.plots.style import SERIES, house_style, new_figure, write
+from orchestrator.plots.style import SERIES, house_style, new_figure, scale_axis, write
 from orchestrator.questions.asked import Options, Question
 from tests.orchestrator.conftest import STUDY
 from tests.orchestrator.made import made
@@ -124,6 +125,29 @@ def test_a_fan_thins_where_runs_end_and_says_so() -> None:
     assert {0.0, 3.0, 10.0} <= set(heights.tolist())
     median = next(line for line in axes.lines if line.get_label() == "median")
     assert median.get_ydata() == pytest.approx(np.nanmedian(values, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("steps", "scale"),
+    [
+        (np.arange(0, 1001, 100), "linear"),
+        (np.array([0, *2 ** np.arange(12)]), "symlog"),
+        (np.array([0, 1, 900]), "linear"),
+    ],
+)
+def test_steps_that_double_are_drawn_on_an_axis_that_does(steps: np.ndarray, scale: str) -> None:
+    values = np.random.default_rng(0).random((5, len(steps)))
+    axes = plots.quantile_fan(new_figure().add_subplot(), steps, values, "loss")
+    assert (axes.get_xscale(), axes.get_xlabel()) == (scale, "step (optimiser updates)")
+    FigureCanvasAgg(axes.figure)
+    axes.figure.draw_without_rendering()
+    assert not [tick.get_text() for tick in axes.get_xticklabels() if "$" in tick.get_text()]
+
+
+def test_large_scales_have_short_names() -> None:
+    axes = new_figure().add_subplot()
+    scale_axis(axes, np.array([410.0, 14e6, 1.4e9]), "model.size")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["410", "14M", "1.4B"]
 
 
 def test_onsets_are_counted_as_before_after_tied_and_neither() -> None:

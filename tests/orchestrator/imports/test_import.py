@@ -22,6 +22,7 @@ from orchestrator.imports.stored import Source, store_import
 from orchestrator.library import Library
 from orchestrator.questions.headlines import headlines
 from orchestrator.report import write_report
+from orchestrator.text import amount
 from orchestrator.verify import verify
 from tests.orchestrator.imports.made import MAP, curve, write
 
@@ -111,6 +112,20 @@ def test_estimates_figures_and_the_report_work_on_it(library: Library, tmp_path:
     page = write_report(question, headlines(question), tmp_path / "report")[0].read_text(encoding="utf-8")
     assert "model.size=31m" in page
     assert library.collect("pythia")["rollups"].num_rows == 2 * 2 * 11
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("14m", 14e6), ("1.5B", 1.5e9), ("410", 410.0), (" 70M ", 70e6), ("large", None), ("-1", None)]
+)
+def test_sizes_as_texts_are_numbers(text: str, size: float | None) -> None:
+    assert amount(text) == size
+
+
+def test_a_scale_may_be_sizes_as_texts(library: Library) -> None:
+    scales, conditions = library.question("pythia").by_scale()
+    assert scales.tolist() == [14e6, 31e6]
+    found = library.ask("success-over-scale", "pythia")
+    assert found.curve.counts.k[0].tolist() == [condition.successes for condition in conditions]
 
 
 def test_the_same_import_again_changes_nothing(library: Library, store: LocalStore, tmp_path: Path) -> None:
