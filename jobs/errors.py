@@ -2,7 +2,8 @@
 
     SeedbedError
     ├── StudyError            a study file, or what it asks for, is wrong: every fault at once
-    │   └── ImportRefused     a table from elsewhere, or the mapping of its columns, is wrong
+    │   ├── ImportRefused     a table from elsewhere, or the mapping of its columns, is wrong
+    │   └── TextRefused       text, or a tokenizer, that cannot become a corpus
     ├── TaskError             a task raised, or returned what no task may return
     ├── StoreError
     │   ├── AlreadyExists     put-if-absent lost: somebody else holds this key
@@ -73,6 +74,13 @@ class ImportRefused(StudyError):
         count = len(self.faults)
         head = "1 fault" if count == 1 else f"{count} faults"
         return "\n".join([f"{head} in the import; nothing was stored.", *(f"  {f}" for f in self.faults)])
+
+
+class TextRefused(StudyError):
+    """Text that cannot become a corpus as it was asked for; what was committed before stays."""
+
+    def __str__(self) -> str:
+        return "\n".join(["the corpus is not made.", *(f"  {fault}" for fault in self.faults)])
 
 
 class TaskError(SeedbedError):

@@ -38,6 +38,11 @@ def task_key(code: str) -> str:
     return f"tasks/{code.removeprefix('sha256:')}.py"
 
 
+def corpus_key(digest: str, number: int) -> str:
+    """Return the key of where the corpus with this `sha256:…` digest lies, as it was told the `number`-th time."""
+    return f"corpora/{digest.removeprefix('sha256:')}.{number:04d}.json"
+
+
 def attempt_key(run_id: str, attempt: int) -> str:
     """Return the key of the claim of an attempt: whoever puts it has the run."""
     return f"attempts/{run_id}.{attempt:04d}.json"

@@ -11,6 +11,7 @@ key by name finds it at once, while a listing may be seconds old.
     format.json                              what this folder is
     studies/NAME.0001.json                   a study as it was submitted
     tasks/DIGEST.py                          the source of a user's own task
+    corpora/DIGEST.0001.json                 where a corpus lies that runs train on
     attempts/RUN.0001.json                   the claim of an attempt: the fence
     packs/PACK/…                             request, claim, shards, checkpoints, log, outcome of a pack
     tables/NAME.000001/…                     what the collector made of it

@@ -28,6 +28,7 @@ from jobs.schedule import Every, Schedule
 from jobs.seeds import Seeds
 from jobs.spec import Condition, Count, Origin, Spec
 from jobs.stop import StopRule
+from jobs.text.corpus import Place
 
 
 def _own_resource(name: str) -> str:
@@ -223,6 +224,7 @@ class Study:
 
     task_sources  the `code` of each user's own task → the text of its file (empty where all are built in)
     folder        where the files of such tasks lie
+    corpora       what its tasks read, and where it lies
     counts        condition → number of seeds, where a stop rule has given more than the first batch
     """
 
@@ -231,7 +233,12 @@ class Study:
     points: tuple[GridPoint, ...]
     task_sources: dict[str, str]
     folder: Path
+    corpora: tuple[Place, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
+
+    def where(self, digest: str) -> str:
+        """Return the address of the corpus with this digest; raises KeyError for one that no task of it reads."""
+        return {place.digest: place.url for place in self.corpora}[digest]
 
     @property
     def name(self) -> str:

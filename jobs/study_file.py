@@ -12,13 +12,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs import tasks
-from jobs.errors import Fault, StudyError, TaskError
+from jobs.errors import Fault, StoreError, StudyError, TaskError
 from jobs.faults import describe, locate, near
 from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
 from jobs.spec import Condition
 from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, GridBlock, GridPoint, Study, StudySettings
+from jobs.text.corpus import Place
 from jobs.yaml_tree import Path as Keys
 from jobs.yaml_tree import YamlTree, parse
 
@@ -60,6 +61,7 @@ class _Reader:
     def __init__(self, file: str, folder: Path, tree: YamlTree, faults: list[Fault], below: frozenset[Path]) -> None:
         self.file, self.folder, self.tree, self.faults, self.below = file, folder, tree, faults, below
         self.task_codes: dict[str, tuple[str, str | None]] = {}
+        self.corpora: set[Place] = set()
         self.tasks_checked: dict[str, list[tuple[Keys, str]]] = {}
 
     def study(self, text: str) -> Study:
@@ -81,7 +83,7 @@ class _Reader:
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}
-        return Study(settings, text, tuple(points), sources, self.folder)
+        return Study(settings, text, tuple(points), sources, self.folder, tuple(sorted(self.corpora)))
 
     def _check_stop(self, settings: StudySettings, points: list[GridPoint]) -> None:
         stop, first = settings.stop, sum(1 for _ in settings.seeds.seeds())
@@ -221,7 +223,11 @@ class _Reader:
             return None
         try:
             kind = tasks.find(name, self.folder)
-            task = kind.model_validate(parameters)
+            task, corpora = kind.model_validate(parameters).pinned(self.folder)
+            self.corpora.update(corpora)
+        except StoreError as error:
+            self._add(("task", "corpora"), str(error))
+            return None
         except TaskError as error:
             self._add(places.get(("task", "name"), ("task", "name")), error.message)
             return None

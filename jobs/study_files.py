@@ -1,4 +1,4 @@
-"""The files of a study beside its own: its users' tasks, and the studies that it forks from.
+"""The files of a study beside its own: its users' tasks, the studies that it forks from, and where its corpora lie.
 
 A study that lies in a store must be whole without the folder that it came from: `files_of` says what goes along, and
 `laid_out` puts it where the study can be read as any study file is.
@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from jobs.errors import Fault, StudyError
+from jobs.store import is_url
 from jobs.study import Study
 from jobs.study_file import read_study
+from jobs.text.corpus import pointer
 
 _DEPTH = 8  # a study may name files this many folders above its own
 
@@ -23,6 +25,9 @@ def files_of(study: Study, below: str = ".") -> dict[str, str]:
         task = point.condition.task
         if task.code in study.task_sources:
             found[_joined(below, task.name.rpartition(":")[0])] = study.task_sources[task.code]
+    for corpus in study.corpora:
+        if not is_url(corpus.named) and not PurePosixPath(corpus.named).is_absolute():
+            found[_joined(below, corpus.named)] = pointer(corpus.url)
     rule = study.settings.fork
     if rule is not None:
         parent = read_study(study.folder / rule.study)

@@ -19,6 +19,7 @@ from jobs.stop import StopRule
 from jobs.store import Store, get_record, put_record
 from jobs.study import Study, SuccessRule
 from jobs.study_files import files_of
+from jobs.text.stored import tell_address
 
 _STUDY = re.compile(r"^studies/(?P<name>.+)\.(?P<revision>\d{4})\.json$")
 
@@ -79,6 +80,8 @@ def register(store: Store, study: Study, file: str) -> Declared:
     _check_parents(store, study, file)
     for code, source in study.task_sources.items():
         _put_source(store, task_key(code), source.encode())
+    for place in study.corpora:
+        tell_address(store, place.digest, place.url)
     return _put_body(store, _body(study, file))
 
 

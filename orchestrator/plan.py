@@ -91,7 +91,7 @@ def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
 
 def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, packs: int) -> ConditionPlan:
     condition = point.condition
-    task = tasks.build(condition.task.name, condition.task.parameters, study.folder)
+    task = tasks.build(condition.task.name, condition.task.parameters, study.folder, study.where)
     parameters = _parameters(point, task)
     per_step = condition.training.batch_size * task.length
     tokens = per_step * sum(run.steps_left for run in todo)

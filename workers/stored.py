@@ -1,6 +1,7 @@
 """What the store says of a run: its spec, its attempts, its task. Nothing else is needed to train it again."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jobs import tasks
@@ -12,6 +13,7 @@ from jobs.seeds import Seeds
 from jobs.spec import Condition, Origin, TaskSpec
 from jobs.store import Store
 from jobs.tasks.task import Task
+from jobs.text.stored import told_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def load_task(store: Store, spec: TaskSpec) -> Task:
         name = f"{path.name}:{spec.name.rpartition(':')[2]}"
         if tasks.code(name, path.parent) != spec.code:
             raise Corrupt(task_key(spec.code), "the source of the task is not what the spec names")
-        return tasks.build(name, spec.parameters, path.parent)
+        return tasks.build(name, spec.parameters, path.parent, partial(told_address, store))
     if tasks.code(spec.name, Path()) != spec.code:
         raise SpecMismatch(spec.name, f"is {tasks.code(spec.name, Path())} here and {spec.code} in the run's spec")
-    return tasks.build(spec.name, spec.parameters, Path())
+    return tasks.build(spec.name, spec.parameters, Path(), partial(told_address, store))

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobs.tasks.counting import Counting
 from jobs.tasks.modular_addition import ModularAddition
 from jobs.tasks.parity import Parity
 from jobs.tasks.task import IGNORE, Batch, Score, Task, Tokens
+from jobs.tasks.text import Text
 
 __all__ = ["BUILT_IN", "IGNORE", "Batch", "Score", "Task", "Tokens", "build", "code", "find", "source"]
 
@@ -25,6 +27,7 @@ BUILT_IN: dict[str, type[Task]] = {
     "counting": Counting,
     "modular_addition": ModularAddition,
     "parity": Parity,
+    "text": Text,
 }
 
 # Python finds modules by their names alone: a file of one of these beside a study would be imported for ours.
@@ -62,9 +65,14 @@ def source(name: str, folder: Path) -> Path | None:
     return folder / file if colon and file.endswith(".py") else None
 
 
-def build(name: str, parameters: dict[str, Any], folder: Path) -> Task:
-    """Return the task with these parameters; raises TaskError, or pydantic.ValidationError for wrong ones."""
-    return find(name, folder).model_validate(parameters)
+def build(
+    name: str, parameters: dict[str, Any], folder: Path, where: Callable[[str], str] = lambda digest: digest
+) -> Task:
+    """Return the task with these parameters; raises TaskError, or pydantic.ValidationError for wrong ones.
+
+    where  gives the address of the corpus with a digest
+    """
+    return find(name, folder).model_validate(parameters).bound(where)
 
 
 def _digest(path: Path, name: str) -> str:

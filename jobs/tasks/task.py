@@ -8,14 +8,17 @@ Not here: models, losses, devices (`workers`).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from jobs.seeds import Streams
+from jobs.text.corpus import Place
 
 IGNORE = -100  # a target that carries no loss; the number that torch's cross-entropy ignores
 
@@ -53,6 +56,17 @@ class Task(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     version: ClassVar[int] = 1
+
+    def pinned(self, folder: Path) -> tuple[Self, tuple[Place, ...]]:  # noqa: ARG002
+        """Return the task with its corpora by their digests instead of where they lie, and where that is.
+
+        Paths are relative to `folder`. Raises StoreError where one is not there. Most tasks have none.
+        """
+        return self, ()
+
+    def bound(self, where: Callable[[str], str]) -> Self:  # noqa: ARG002
+        """Return the task able to read its corpora; `where` gives the address for a digest."""
+        return self
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
     seedbed plan | run | submit | resume | stop | extend
     seedbed list | status | logs | metrics | collect | query | estimate | report | serve | watch | plot
-    seedbed verify | replay | import
+    seedbed verify | replay | import | tokenize
 
 Exit codes: 0 done; 1 some runs failed, or the store or the cluster did; 2 bad input; 130 interrupted.
 """
@@ -31,6 +31,7 @@ from orchestrator.cli import (
     status,
     stop,
     submit,
+    tokenize,
     verify,
     watch,
 )
@@ -48,6 +49,7 @@ VERBS = (
     plan,
     run,
     submit,
+    tokenize,
     resume,
     stop,
     list,
