@@ -27,6 +27,7 @@ from orchestrator.machine import ANYWHERE, Machine, Needs, Node, Shape
 from orchestrator.packing import Timing
 
 _STOP_GRACE_S = 20.0
+_PREPARE_TRIES = 3
 _IDLE_S = 30.0  # without a pack that waits for room, after which idle processes go
 _START_S = 4.0  # a process that imports torch, on a core that it has to itself
 
@@ -111,19 +112,27 @@ class RayCluster:
         return found
 
     def _before_packs(self, method: str, *arguments: Any) -> Any:
-        """Call an actor that stays from condition to condition until a pack is launched; raises ClusterError."""
+        """Call an actor that stays from condition to condition until a pack is launched; raises ClusterError.
+
+        One that ends, such as with its node, is replaced.
+        """
         self._pool.hold()
-        if self._first is None:
-            fitting = [node.cpus for node in self._nodes if node.takes(self._first_needs)]
-            self._first = self._pool.take(min(max(fitting, default=1), self._pool.cpus), self._first_needs)
-        try:
-            return self._ray.get(getattr(self._first, method).remote(*arguments))
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, SeedbedError) else ClusterError(_first_line(error)) from error
-        except self._ray.exceptions.RayError as lost:
-            self._pool.drop(self._first)
-            self._first = None
-            raise ClusterError(f"the process that prepares the packs ended: {_first_line(lost)}") from lost
+        losses: list[BaseException] = []
+        while len(losses) < _PREPARE_TRIES:
+            if self._first is None:
+                fitting = [node.cpus for node in self._nodes if node.takes(self._first_needs)]
+                self._first = self._pool.take(min(max(fitting, default=1), self._pool.cpus), self._first_needs)
+            try:
+                return self._ray.get(getattr(self._first, method).remote(*arguments))
+            except self._ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                raise cause if isinstance(cause, SeedbedError) else ClusterError(_first_line(error)) from error
+            except self._ray.exceptions.RayError as lost:
+                losses.append(lost)
+                self._pool.drop(self._first)
+                self._first = None
+                self.machine()
+        raise ClusterError(f"the process that prepares the packs ended: {_first_line(losses[-1])}") from losses[-1]
 
     def _give_first(self) -> None:
         """Let the process that prepared the packs take one, too, if one is of its shape; else it makes room."""

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -25,8 +26,10 @@ from orchestrator.clusters import Cluster
 from orchestrator.clusters.inline import InlineCluster
 from orchestrator.clusters.ray import RayCluster
 from orchestrator.clusters.ray_start import check_mode
+from orchestrator.declared import register
 from orchestrator.events import PackEnded, PackLost
 from orchestrator.scheduler import drive
+from orchestrator.seed_audit import pack_run
 from orchestrator.state import State
 from tests.contract.test_clusters import request_pack, study, wait_for
 from tests.fakes import FakeCluster
@@ -146,6 +149,19 @@ def test_what_cannot_be_found_is_not_adopted_and_ones_own_not_twice(
     assert [type(item) for item in news] == [PackEnded]
     assert made.poll(0.05) == []
     made.close()
+
+
+@pytest.mark.ray
+def test_a_process_that_prepares_packs_and_is_killed_is_replaced(nodes: Any, store: LocalStore) -> None:
+    made, cluster = study(), RayCluster(address=nodes.address)
+    register(store, made, "tiny.yaml")
+    _, pid = cluster._before_packs("process")
+    os.kill(pid, signal.SIGKILL)
+    runs = [pack_run(run) for run in made.runs[:3]]
+    proof = cluster.prove(store.url, made.points[0].condition, runs)
+    assert len({digests.init for digests in proof.runs}) == 3
+    assert cluster._before_packs("process")[1] != pid
+    cluster.close()
 
 
 @pytest.mark.ray

@@ -136,6 +136,7 @@ class Chaos:
     relayed: list[str] = field(default_factory=lambda: ["pass"])
     disk: Path | None = None
     fast_s: float = 0.01
+    study_packs: int = SEEDS // WIDTH
     struck: Counter[str] = field(default_factory=Counter)
     driver: subprocess.Popen[bytes] | None = None
     _blows: list[Blow] = field(default_factory=list)
@@ -169,6 +170,30 @@ class Chaos:
             self.struck[what] += 1
             ahead = max((pack.saved for pack in self.packs()), default=0) / STEPS - done / len(self.plan)
             self.pace(self.fast_s if ahead < 0 else 0.1)
+        self.finish()
+
+    def run_alone(self, seconds: float) -> None:
+        """Let the packs train for so long without GCS and driver, bring both back, and let the study end."""
+        self.pace(0.4)
+        self.start_driver()
+        self.until(lambda: len(self.targets()) == self.study_packs)
+        driver, self.driver = self.driver, None
+        assert driver is not None
+        driver.kill()
+        driver.wait()
+        self.rays.kill_gcs()
+        before = {pack.pack_id: pack.saved for pack in self.packs()}
+        self.hold(seconds)
+        after = {pack.pack_id: pack.saved for pack in self.packs()}
+        assert after.keys() == before.keys()
+        assert all(after[pack_id] > before[pack_id] for pack_id in before), "they train on"
+        self.figures["steps trained without GCS and driver"] += [float(after[it] - before[it]) for it in before]
+        self.rays.start_gcs()
+        self._without("GCS and driver started again → a run that lost its worker meanwhile trains", self.start_driver)
+        self.finish()
+
+    def finish(self) -> None:
+        """Wait until all have recovered, and let the study end."""
         self.until(lambda: not (self._blows or self._wakes or self._hung))
         self.pace(0.0)
         driver = self.driver
