@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-bitwise calibration sim chaos browser check format bench clean
+.PHONY: help setup demo test test-system test-all test-bitwise calibration sim chaos browser check format bench clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -24,8 +24,14 @@ setup: $(STAMP)  ## make the virtual environment .venv
 demo: setup  ## train the demo study on this machine and show what it found
 	$(BIN)/seedbed run jobs/studies/demo.yaml --store demo-store
 
+# What takes minutes, because it kills real processes or repeats a study thousands of times.
+SYSTEM := tests/bitwise tests/calibration tests/contract tests/e2e tests/sim
+
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/browser
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/browser $(addprefix --ignore=,$(SYSTEM))
+
+test-system: setup  ## kill workers, nodes and stores, damage files, count coverage: the part of it that CI runs
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(SYSTEM)
 
 test-all: setup  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2
@@ -60,6 +66,8 @@ bench: setup  ## measure side by side with peers (needs the extra `benchmarks` f
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.checkpointing
 	$(BIN)/python -m benchmarks.orchestration
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.statistics
 
 clean:  ## remove the virtual environment and the demo's store
 	rm -rf .venv demo-store demo-store.report
