@@ -17,7 +17,7 @@ from orchestrator.questions.headlines import Headlines
 from orchestrator.questions.rows import Row
 from orchestrator.questions.standing import answered, standing
 from orchestrator.summary import StudySummary
-from orchestrator.text import interval, number, onset_text, probability
+from orchestrator.text import interval, interval_name, number, onset_text, probability
 
 _CAPTIONS = {
     "success": "P(success) against scale, and the mean score beside it.",
@@ -67,7 +67,9 @@ def render(
     Every text is escaped: names and labels may be hostile.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(interval=interval, probability=probability, onset=onset_text, number=number)
+    environment.filters.update(
+        interval=interval, probability=probability, onset=onset_text, number=number, named=interval_name
+    )
     template = environment.from_string(files("orchestrator.templates").joinpath("report.html").read_text("utf-8"))
     launched = sum(condition.launched for condition in summary.conditions)
     known = sum(c.success.cohort.finished + c.success.cohort.diverged for c in summary.conditions)

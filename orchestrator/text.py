@@ -1,11 +1,14 @@
 """Numbers and brackets as text, the same in the terminal and in the report."""
 
 import re
+from collections.abc import Sequence
 from math import isfinite, isinf
 
+from orchestrator.estimates.estimate import Estimate
 from orchestrator.estimates.onset import MedianOnset
 from orchestrator.estimates.success import Interval
 
+INTERVALS = {"wilson": "Wilson", "agresti-coull": "Agresti-Coull", "clopper-pearson": "Clopper-Pearson"}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbKMB]?)")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
 
@@ -13,6 +16,12 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
 def interval(bounds: Interval) -> str:
     """Return an interval of probabilities, such as `[.40, .89]`."""
     return f"[{probability(bounds[0])}, {probability(bounds[1])}]"
+
+
+def interval_name(measured: Sequence[Estimate]) -> str:
+    """Return method and level of the intervals of P(success), such as `Wilson 95 %`; all have those of the first."""
+    method, level = (measured[0].method, measured[0].level) if measured else ("wilson", 0.95)
+    return f"{INTERVALS.get(method, method)} {100 * level:g} %"
 
 
 def probability(value: float) -> str:

@@ -25,10 +25,9 @@ from orchestrator.plan import StudyPlan
 from orchestrator.progress import Snapshot
 from orchestrator.stop_rules import StopPlan
 from orchestrator.summary import ConditionSummary, StudySummary
-from orchestrator.text import duration, interval, onset_text, probability, size
+from orchestrator.text import INTERVALS, duration, interval, onset_text, probability, size
 
 _WIDE = 127
-INTERVALS = {"wilson": "Wilson", "agresti-coull": "Agresti-Coull", "clopper-pearson": "Clopper-Pearson"}
 _LABEL = 36  # a longer label of a condition goes on in the next line
 # Where nobody looks (a file, a log) lines are wide, so that tables keep their columns.
 console = Console() if sys.stdout.isatty() else Console(width=132)

@@ -10,6 +10,7 @@ from orchestrator.estimates.distribution_law import DistributionLaw
 from orchestrator.estimates.estimate import Estimate
 from orchestrator.estimates.outcomes import Outcomes
 from orchestrator.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, jitter, scale_axis, span
+from orchestrator.text import interval_name
 
 Floats = NDArray[np.float64]
 Drawn = tuple[Floats, ...]  # (at, value, low, high), each [place]
@@ -75,7 +76,7 @@ def probability_over_scale(
         markersize=5,
         linewidth=1.1,
         capsize=2,
-        label=f"measured, {_named(measured)}",
+        label=f"measured, {interval_name(measured)}",
     )
     if held_out:
         x, value, low, high = np.array(held_out).T
@@ -97,13 +98,6 @@ def probability_over_scale(
     scale_axis(axes, scales, scale)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     return axes
-
-
-def _named(measured: Sequence[Estimate]) -> str:
-    """Return method and level of the first; all have the same."""
-    names = {"wilson": "Wilson", "agresti-coull": "Agresti–Coull", "clopper-pearson": "Clopper–Pearson"}
-    method, level = (measured[0].method, measured[0].level) if measured else ("wilson", 0.95)
-    return f"{names.get(method, method)} {100 * level:g} %"
 
 
 def law_beside_mean(axes: Axes, law: DistributionLaw, outcomes: Outcomes, metric: str, scale: str) -> Axes:

@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.plots.style import BLUE, GREY, ORANGE, footnote, jitter, short, span, write
 from orchestrator.summary import ConditionSummary, StudySummary
+from orchestrator.text import interval_name
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PER_ROW = 4
@@ -23,7 +24,7 @@ _MOST_PANELS = 24
 
 
 def success_against_scale(summary: StudySummary) -> Figure:
-    """Return P(success) against scale with Wilson's (bar) and Jeffreys' (band) 95 % intervals, and the mean score."""
+    """Return P(success) against scale with its interval (bar) and Jeffreys' (band), and the mean score."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     x, labels, is_log = _positions(summary)
@@ -47,7 +48,8 @@ def success_against_scale(summary: StudySummary) -> Figure:
     _scale_axis(axes, x, labels, is_log, summary.scale)
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0))
     axes.set_title(f"Success: {summary.rule.metric} ≥ {summary.rule.threshold:g} at the last step", pad=10)
-    _footnote(figure, summary, "bar: Wilson 95 %, band: Jeffreys 95 %")
+    own = interval_name([condition.success for condition in summary.conditions])
+    _footnote(figure, summary, f"bar: {own}, band: Jeffreys 95 %")
     return figure
 
 

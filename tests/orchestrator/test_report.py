@@ -1,6 +1,7 @@
 """Figures and report: every kind of study can be drawn, equal summaries give equal files, hostile text is text."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from jobs.records import Status
+from jobs.stop import WidthStop
 from orchestrator import plots
 from orchestrator.power_plan import bought
 from orchestrator.questions.asked import Options, Question
@@ -153,3 +155,13 @@ def test_what_a_study_does_not_answer_is_left_out(name: str, tmp_path: Path) -> 
     assert bool(shown.seeds) is (name != "waiting")
     if name == "none":
         assert shown.over_scale[0].text.startswith("The data do not bound the model.width")
+
+
+def test_the_interval_has_its_own_name_and_level() -> None:
+    declared, tables = STUDIES["four"]()
+    stop = WidthStop(rule="width", half_width=0.1, every=4, most=64), 20
+    for chosen, name in ((declared, "Wilson 95 %"), (replace(declared, stop=stop), "Agresti-Coull 96 %")):
+        summary = summarise(chosen, tables)
+        assert f"<th>{name}</th>" in render(summary, Headlines((), {}, (), ()), [])
+        with plots.house_style():
+            assert f"bar: {name}, band" in plots.FIGURES["success"](summary).get_supxlabel().replace("\n", " ")
