@@ -1,5 +1,6 @@
 """`seedbed serve`: the dashboard in a browser."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -82,6 +83,8 @@ def command(
     _say(dashboard.link(scope), as_json=as_json)
     if not as_json:
         _explain(host, is_loopback=settings.is_loopback)
+    # uvicorn raises a signal again when it has left; the default would end the process before it has tidied up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     dashboard.serve()
 
 

@@ -27,7 +27,7 @@ from orchestrator.parts import Part, PartTask
 
 T = TypeVar("T")
 R = TypeVar("R")
-FEW_BYTES = 2 * 1024**2  # of compressed files: what they become in memory is some ten times that
+FEW_BYTES = 512 * 1024  # of compressed files: what they become in memory is some ten times that
 _IDLE_S = 60.0
 _M_ARENA_MAX = -8  # of mallopt(3)
 
