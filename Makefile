@@ -66,6 +66,7 @@ bench: setup  ## measure side by side with peers (needs the extra `benchmarks` f
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.checkpointing
 	$(BIN)/python -m benchmarks.orchestration
+	$(BIN)/python -m benchmarks.orchestration --ray
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.statistics
 

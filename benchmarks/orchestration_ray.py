@@ -2,18 +2,20 @@
 
     python -m benchmarks.orchestration --ray
 
-One process drives both, over the same raylets, one after the other. A run of Seedbed has 0 steps, and yet its seeds
+One process drives both, over the same raylets, in turns. A run of Seedbed has 0 steps, and yet its seeds
 are proven; its request, claims, probe, rows, checkpoint, outcome and tables are durable. A trial of Ray Tune returns
-one number from an actor that is used again; its results are kept in memory and in its experiment's folder.
+one number from an actor that is used again; its results go to JSON and CSV in its experiment's folder.
 """
 
 import os
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,14 @@ from orchestrator.scheduler import drive
 
 NODES = 8
 MIB = 1 << 20
+_LOOK_S = 1.0  # between two looks at the processes
 MakeStudy = Callable[[int, str], Study]  # runs, pack width → study
 
 
 def nodes(cpus: int) -> Any:
     """Start raylets on this machine, each of which says that it has so many CPUs."""
     check_mode(insecure=False)
-    # What Tune would print and log of each trial, in its own favour.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what Tune would print of each trial
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray.cluster_utils import Cluster
 
@@ -65,30 +66,53 @@ class Cost:
 
 @contextmanager
 def costs(found: list[Cost]) -> Iterator[None]:
-    """Add to `found` what is done meanwhile takes in this process, which is the head."""
+    """Add to `found` what is done meanwhile takes; this process is the head."""
     forget_peak()
-    before = resident_bytes()
-    clocks = time.perf_counter, cpu_seconds, time.process_time
+    before, all_of_them = resident_bytes(), _Processors()
+    clocks = time.perf_counter, time.process_time
     start = [clock() for clock in clocks]
     yield
-    took = [clock() - began for clock, began in zip(clocks, start, strict=True)]
-    found.append(Cost(*took, before, max(before, peak_resident_bytes())))
+    seconds, own = (clock() - began for clock, began in zip(clocks, start, strict=True))
+    found.append(Cost(seconds, all_of_them.seconds(), own, before, max(before, peak_resident_bytes())))
 
 
-def cpu_seconds() -> float:
-    """Return the processor time of this process and of all that descend from it, those that have ended too."""
-    times: dict[int, float] = {}
+class _Processors:
+    """The processor time of this process and of all that descend from it, looked at while they live."""
+
+    def __init__(self) -> None:
+        self._before = _tree()
+        self._seen = dict(self._before)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_LOOK_S):
+            self._seen.update(_tree())
+
+    def seconds(self) -> float:
+        """Return what was used since the start, but for the last second of those that ended."""
+        self._stop.set()
+        self._thread.join()
+        self._seen.update(_tree())
+        return sum(seconds - self._before.get(process, 0.0) for process, seconds in self._seen.items())
+
+
+def _tree() -> dict[tuple[int, str], float]:
+    """Return the processor time of this process and its descendants, by number and start."""
+    times: dict[int, tuple[str, float]] = {}
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended; its parent has its time then
+        with suppress(OSError):  # it has just ended
             fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-            parents[int(stat.parent.name)] = int(fields[1])
-            times[int(stat.parent.name)] = sum(int(ticks) for ticks in fields[11:15])
-    mine, found = {os.getpid()}, [os.getpid()]
-    while found:
-        found = [pid for pid, parent in parents.items() if parent in found and pid not in mine]
-        mine.update(found)
-    return sum(times.get(pid, 0.0) for pid in mine) / os.sysconf("SC_CLK_TCK")
+            pid = int(stat.parent.name)
+            parents[pid] = int(fields[1])
+            times[pid] = fields[19], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    mine, newest = {os.getpid()}, {os.getpid()}
+    while newest:
+        newest = {pid for pid, parent in parents.items() if parent in newest} - mine
+        mine |= newest
+    return {(pid, times[pid][0]): times[pid][1] for pid in mine if pid in times}
 
 
 def seedbed(cluster: RayCluster, made: Study) -> list[Cost]:
@@ -151,16 +175,16 @@ def compare(study: MakeStudy, runs: Sequence[int], alone: Sequence[int], trials:
     print(f"{NODES} nodes, {NODES * cpus} processes started and used once: {time.perf_counter() - start:.1f} s\n")
     print("| what | runs | seconds | ms a run | CPU-ms a run | the head's | tables, ms a run | head's memory, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    for what, width, counts in (("Seedbed", "calibrated", runs), ("Seedbed, packs of one run", "1", alone)):
-        for count in counts:
-            _line(what, count, *seedbed(cluster, study(count, width)))
+    # In turns, as the load of the machine changes; the processes of the one make room for those of the other.
+    for count, many in zip_longest(runs, trials):
+        if count:
+            _line("Seedbed", count, *seedbed(cluster, study(count, "calibrated")))
+        if many:
+            cluster.expect([], others_first=True)
+            _line("Ray Tune", many, *tune(many))
+    for count in alone:
+        _line("Seedbed, packs of one run", count, *seedbed(cluster, study(count, "1")))
     cluster.close()
-    import ray
-
-    ray.init(address=raylets.address, log_to_driver=False, logging_level="ERROR")
-    for count in trials:
-        _line("Ray Tune", count, *tune(count))
-    ray.shutdown()
     raylets.shutdown()
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import resource
 import sys
 import time
 from collections import Counter
@@ -47,8 +48,9 @@ def main() -> int:
             failures += failed
             for failure in failed:
                 sys.stdout.write(f"{failure}\n  python -m tests.sim {failure.split()[1].rstrip(':')}\n")
-    seconds = time.monotonic() - began
-    sys.stdout.write(f"{given.seeds:,} histories, {events:,} events, {seconds:.0f} s; faults: {dict(injected)}\n")
+    seconds, own = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = f"{seconds:.0f} s, {own.ru_utime + own.ru_stime:.0f} CPU-s"
+    sys.stdout.write(f"{given.seeds:,} histories, {events:,} events, {took}; faults: {dict(injected)}\n")
     sys.stdout.write(f"{len(failures)} failed\n")
     return 1 if failures else 0
 
