@@ -45,7 +45,8 @@ def _pages(dashboard: Dashboard) -> dict[str, str]:
     name = "demo" if "demo" in feed.names() else feed.names()[0]
     others = [other for other in feed.names() if other != name]
     runs = sorted(feed.shelf(name).tables["runs"].to_pylist(), key=lambda row: (-row["attempts"], row["run_id"]))
-    with_these = [f"{n}|{c.label}" for n in (name, *others) for c in feed.shelf(n).declared.conditions][:8]
+    ended = [(n, c) for n in (name, *others) for c in feed.shelf(n).summary.conditions if len(c.scores)]
+    with_these = [f"{n}|{c.condition.label}" for n, c in ended][:8]
     study = f"study={quote(name)}"
     return {
         "home": "/",
