@@ -53,11 +53,15 @@ export class Panel {
     }
     this.first = data.length;
     if (useLines) {
-      const at = new Map(steps.map((s, i) => [s, i]));
+      const at = new Map(steps.map((s, i) => [s, i])), same = steps.length === this.lines.steps.length;
       const many = this.lines.run_ids.length > 60;
       this.lines.run_ids.forEach((run, i) => {
-        const line = new Array(steps.length).fill(null);
-        this.lines.values[i].forEach((v, j) => { if (!Number.isNaN(v)) line[at.get(this.lines.steps[j])] = v; });
+        const values = this.lines.values[i];
+        let line = values;  // a whole line over the same steps is drawn from where it lies
+        if (!same || values.some(Number.isNaN)) {
+          line = new Array(steps.length).fill(null);
+          values.forEach((v, j) => { if (!Number.isNaN(v)) line[at.get(this.lines.steps[j])] = v; });
+        }
         const marked = this.marked.has(run);
         data.push(line);
         series.push({ stroke: marked ? colour("--green") : faint(this.lines.scores[run] ? "--orange" : "--blue", many ? 0.35 : 0.6), width: marked ? 2.5 : 1, points: { show: false }, spanGaps: true });
