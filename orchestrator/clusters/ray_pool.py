@@ -177,8 +177,7 @@ class Pool:
 
     def take(self, threads: int, needs: Needs = ANYWHERE) -> Any:
         """Return an actor with that many threads, where there is what it needs: an idle one, or a new one."""
-        if self._outlives and self._clock() - self._held_at > IDLE_S / 2:
-            self.drop_idle()  # they heard nothing for so long that they may end at any moment
+        self.hold()
         for shape in sorted(self._idle, key=lambda it: it[1].memory_bytes):
             if self._idle[shape] and _serves(shape, (threads, needs)):
                 return self._idle[shape].pop()
@@ -205,7 +204,10 @@ class Pool:
 
     def hold(self) -> None:
         """Tell all actors, now and then, that this head is there."""
-        if self._outlives and self._clock() - self._held_at > HOLD_S:
+        silent_s = self._clock() - self._held_at
+        if self._outlives and silent_s > HOLD_S:
+            if silent_s > IDLE_S / 2:
+                self.drop_idle()  # they heard nothing for so long that they may end at any moment, or have
             self._held_at = self._clock()
             for actor in self._shapes:
                 actor.hold.remote()
