@@ -89,10 +89,17 @@ def nodes() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(nodes: Any) -> Iterator[RayCluster]:
+def attached(nodes: Any) -> Iterator[RayCluster]:
     made = RayCluster(address=nodes.address)
     yield made
     made.close()
+
+
+@pytest.fixture
+def ray_cluster(attached: RayCluster) -> Iterator[RayCluster]:
+    """Let no process, and so nothing that a task did to it, go on into the next test."""
+    yield attached
+    attached.expect([], others_first=True)
 
 
 @pytest.fixture(params=["fake", "inline", pytest.param("ray", marks=pytest.mark.ray)])
