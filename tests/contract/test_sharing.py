@@ -72,11 +72,13 @@ def test_what_others_hold_is_no_room_and_what_is_ours_is(cluster: RayCluster) ->
     wait_until(lambda: ray.available_resources().get("CPU") == 3)
 
 
+# A race of two real studies: the longer must still train at the end of the shorter. `test_rivals.py` is its sibling.
+@pytest.mark.slow
 def test_a_more_important_study_gets_room_at_once_and_the_other_goes_on_where_it_was(
     nodes: Any, cluster: RayCluster, store: LocalStore, tmp_path: Path
 ) -> None:
     made = study(
-        training="{steps: 3000, batch_size: 8}",
+        training="{steps: 12000, batch_size: 8}",
         probes="{every: 1000}",
         checkpoints="{rolling: {every: 1000000}}",
         grid="{}",
@@ -101,6 +103,7 @@ def test_a_more_important_study_gets_room_at_once_and_the_other_goes_on_where_it
     said, _ = urgent[0].communicate()
     assert urgent[0].returncode == 0, said
     assert state.counts() == {Status.FINISHED: 3}
+    assert at_its_end, "the other study ended first: it is too short for this machine"
     assert at_its_end[0] < 3, "the urgent study did not wait for the end of the other"
     assert {run.crashes for run in state.runs.values()} == {0}
     attempts = [attempts_of(store, run.id) for run in made.runs]
