@@ -5,17 +5,17 @@ when its drive was asked for. So nobody needs to reach the driver, and a request
 meant for, also where it was made before that drive began.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from jobs.errors import AlreadyExists, StoreError
+from jobs.errors import StoreError
 from jobs.layout import PackKeys
+from jobs.numbered import newest, put_next
 from jobs.pack import PackRequest
-from jobs.store import Store, put_record
+from jobs.store import Store
 
 LOOK_S = 2.0  # between two looks of a driver: one question to the store each
-_STOP = re.compile(r"^requests/(?P<study>.+)\.stop\.(?P<number>\d{4})\.json$")
 
 
 def stop_key(study: str, number: int) -> str:
@@ -25,20 +25,13 @@ def stop_key(study: str, number: int) -> str:
 
 def stops(store: Store, study: str) -> int:
     """Return how often it was asked to stop the study so far."""
-    found = [_STOP.match(key) for key in store.keys(f"requests/{study}.stop.")]
-    return max((int(match["number"]) for match in found if match and match["study"] == study), default=0)
+    return newest(store, partial(stop_key, study))
 
 
 def request_stop(store: Store, study: str) -> int:
     """Ask whoever drives the study to save checkpoints and leave; returns the number of the request."""
-    number = stops(store, study)
-    while True:
-        number += 1
-        try:
-            put_record(store, stop_key(study, number), {"study": study, "stop": number})
-        except AlreadyExists:
-            continue
-        return number
+    made = stops(store, study)
+    return put_next(store, partial(stop_key, study), lambda number: {"study": study, "stop": number}, made)
 
 
 @dataclass(slots=True)

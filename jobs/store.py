@@ -294,6 +294,15 @@ def verified(store: Store, manifest: Manifest) -> Path:
     return path
 
 
+def put_same(store: Store, key: str, data: bytes) -> None:
+    """Put `data` under `key`, or find it there; raises Corrupt where there is something else."""
+    try:
+        store.put(key, data)
+    except AlreadyExists:
+        if store.get(key) != data:
+            raise Corrupt(key, "holds other bytes than those that its name stands for") from None
+
+
 def put_record(store: Store, key: str, body: dict[str, Any]) -> None:
     """Put a JSON object under `key` together with the hash of both; raises AlreadyExists."""
     store.put(key, canonical_json({**body, _OWN_HASH: _own_hash(key, body)}))

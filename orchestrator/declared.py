@@ -6,22 +6,24 @@ its submission (collector, query, report) reads this and needs neither the YAML 
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from jobs.errors import AlreadyExists, Corrupt, Fault, NotFound, StudyError
+from jobs.errors import Fault, NotFound, StudyError
 from jobs.identity import canonical_json
 from jobs.layout import parse_attempt_key, study_key, task_key
+from jobs.numbered import newest, put_next
 from jobs.seeds import Seeds
 from jobs.spec import Origin
 from jobs.stop import StopRule
-from jobs.store import Store, get_record, put_record
+from jobs.store import Store, get_record, put_same
 from jobs.study import Study, SuccessRule
 from jobs.study_files import files_of
 from jobs.text.stored import tell_address
 
-_STUDY = re.compile(r"^studies/(?P<name>.+)\.(?P<revision>\d{4})\.json$")
+_STUDY = re.compile(r"^studies/(?P<name>.+)\.\d{4,}\.json$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def register(store: Store, study: Study, file: str) -> Declared:
     """
     _check_parents(store, study, file)
     for code, source in study.task_sources.items():
-        _put_source(store, task_key(code), source.encode())
+        put_same(store, task_key(code), source.encode())
     for place in study.corpora:
         tell_address(store, place.digest, place.url)
     return _put_body(store, _body(study, file))
@@ -91,16 +93,10 @@ def register_imported(store: Store, body: dict[str, Any]) -> Declared:
 
 
 def _put_body(store: Store, body: dict[str, Any]) -> Declared:
-    name = body["study"]
-    revision = _newest(store, name)
-    if revision == 0 or get_record(store, study_key(name, revision)) != body:
-        while True:
-            revision += 1
-            try:
-                put_record(store, study_key(name, revision), body)
-                break
-            except AlreadyExists:
-                continue
+    key = partial(study_key, body["study"])
+    revision = newest(store, key)
+    if revision == 0 or get_record(store, key(revision)) != body:
+        revision = put_next(store, key, lambda _: body, revision)
     return _declared(body, revision)
 
 
@@ -122,21 +118,17 @@ def declare(study: Study, file: str) -> Declared:
 
 def read_declared(store: Store, name: str) -> Declared:
     """Return the newest revision of the study called `name`; raises NotFound, Corrupt."""
-    revision = _newest(store, name)
+    key = partial(study_key, name)
+    revision = newest(store, key)
     if revision == 0:
         known = studies(store)
         raise NotFound(name, f"is no study of this store; it holds {', '.join(known) if known else 'none yet'}")
-    return _declared(get_record(store, study_key(name, revision)), revision)
+    return _declared(get_record(store, key(revision)), revision)
 
 
 def studies(store: Store) -> list[str]:
     """Return the names of the studies in the store, sorted."""
     return sorted({match["name"] for key in store.keys("studies/") if (match := _STUDY.match(key))})
-
-
-def _newest(store: Store, name: str) -> int:
-    found = [_STUDY.match(key) for key in store.keys(f"studies/{name}.")]
-    return max((int(match["revision"]) for match in found if match and match["name"] == name), default=0)
 
 
 def _body(study: Study, file: str) -> dict[str, Any]:
@@ -202,11 +194,3 @@ def _stop(body: dict[str, Any] | None) -> tuple[StopRule, int] | None:
 
 def _origin(rest: list[dict[str, Any]]) -> Origin | None:
     return Origin.model_validate_json(canonical_json(rest[0])) if rest else None
-
-
-def _put_source(store: Store, key: str, source: bytes) -> None:
-    try:
-        store.put(key, source)
-    except AlreadyExists:
-        if store.get(key) != source:
-            raise Corrupt(key, "is not the source that its name is the hash of") from None

@@ -6,20 +6,20 @@ batch size) a seed and its digest belong to each other, one to one. Two seeds wi
 is ignored, or a collision. One seed with two digests is chance that nobody declared.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from jobs.errors import AlreadyExists, SeedError
+from jobs.errors import SeedError
 from jobs.layout import proof_key
+from jobs.numbered import newest, put_next
 from jobs.pack import PackRun, SeedDigests, SeedProof, SeedsSpec
 from jobs.records import FACTORS
-from jobs.store import Store, get_record, put_record
+from jobs.store import Store, get_record
 from jobs.study import Run, Study
 from orchestrator.clusters import Cluster
 
-_PROOF = re.compile(r"^proofs/(?P<name>.+)\.(?P<number>\d{4})\.json$")
 _MAKES = {
     "init": "initial weights",
     "data": "first batches",
@@ -91,10 +91,11 @@ def check(rows: Iterable[Proven]) -> Iterator[str]:
 
 def read_proof(store: Store, study: str) -> dict[str, tuple[Proven, ...]]:
     """Return the newest proof of the study by run; empty where there is none. Raises Corrupt."""
-    number = _newest(store, study)
+    key = partial(proof_key, study)
+    number = newest(store, key)
     if not number:
         return {}
-    body = get_record(store, proof_key(study, number))
+    body = get_record(store, key(number))
     found: dict[str, tuple[Proven, ...]] = {}
     for run_id, scopes, cells in body["runs"]:
         pairs = zip(FACTORS, body["scopes"][scopes], cells, strict=True)
@@ -109,19 +110,8 @@ def _put(store: Store, study: str, proof: Mapping[str, tuple[Proven, ...]]) -> N
         [run_id, places[tuple(row.scope for row in rows)], [[row.seed, row.digest] for row in rows]]
         for run_id, rows in sorted(proof.items())
     ]
-    number = _newest(store, study)
-    while True:
-        number += 1
-        try:
-            put_record(store, proof_key(study, number), {"study": study, "scopes": [*map(list, scopes)], "runs": runs})
-        except AlreadyExists:
-            continue
-        return
-
-
-def _newest(store: Store, study: str) -> int:
-    found = [_PROOF.match(key) for key in store.keys(f"proofs/{study}.")]
-    return max((int(match["number"]) for match in found if match and match["name"] == study), default=0)
+    key, body = partial(proof_key, study), {"study": study, "scopes": [*map(list, scopes)], "runs": runs}
+    put_next(store, key, lambda _: body, newest(store, key))
 
 
 def _by_condition(runs: Iterable[Run]) -> list[list[Run]]:

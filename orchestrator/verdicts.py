@@ -3,14 +3,15 @@
 Not here: verifying (`verify.py`), which changes nothing.
 """
 
-import re
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from jobs.errors import AlreadyExists, Corrupt, NotFound
+from jobs.errors import Corrupt, NotFound
 from jobs.findings import Finding
 from jobs.layout import verdict_key
-from jobs.store import Store, get_record, put_record
+from jobs.numbered import newest, put_next
+from jobs.store import Store, get_record
 from orchestrator.verify import Verdict
 
 _MOST_KEPT = 100  # findings; all of them are in the answer of `seedbed verify --json`
@@ -49,28 +50,17 @@ def put_verdict(store: Store, verdict: Verdict) -> int:
         "findings": len(verdict.findings),
         "first": [asdict(finding) for finding in verdict.findings[:_MOST_KEPT]],
     }
-    number = _newest(store, verdict.study) + 1
-    while True:
-        try:
-            put_record(store, verdict_key(verdict.study, number), body)
-        except AlreadyExists:
-            number += 1
-        else:
-            return number
+    key = partial(verdict_key, verdict.study)
+    return put_next(store, key, lambda _: body, newest(store, key))
 
 
 def newest_verdict(store: Store, study: str) -> Judged | None:
     """Return the newest verdict on a study, or None where there is none that can be read."""
-    number = _newest(store, study)
+    key = partial(verdict_key, study)
+    number = newest(store, key)
     try:
-        body = get_record(store, verdict_key(study, number))
+        body = get_record(store, key(number))
         first = tuple(Finding(**fields) for fields in body.pop("first"))
         return Judged(number=number, first=first, spans=tuple(body.pop("spans")), **body)
     except (NotFound, Corrupt, KeyError, TypeError):
         return None
-
-
-def _newest(store: Store, study: str) -> int:
-    pattern = re.compile(rf"verdicts/{re.escape(study)}\.(\d{{4,}})\.json")
-    found = [pattern.fullmatch(key) for key in store.keys(f"verdicts/{study}.")]
-    return max((int(match[1]) for match in found if match), default=0)

@@ -107,8 +107,7 @@ class Text(Task):
 
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return the next `size` samples; of several corpora, each step's share, in an order of its own."""
-        names = sorted(self.corpora)
-        mixture = _mixture(tuple(self.weights.get(name, 1.0) for name in names), size)
+        names, mixture = self._mixture(size)
         before, after = mixture.taken(step), mixture.taken(step + 1)
         parts = [
             self._corpus(name).sequences(self.order(name, streams).span(start, stop), self.context)
@@ -144,9 +143,13 @@ class Text(Task):
 
         Computed, not counted: it costs the same for step 10 and step 10^9, save for the shares of a mixture.
         """
-        names = sorted(self.corpora)
-        mixture = _mixture(tuple(self.weights.get(each, 1.0) for each in names), size)
+        names, mixture = self._mixture(size)
         return self.order(name, streams).exposures(sequences, int(mixture.taken(step)[names.index(name)]))
+
+    def _mixture(self, size: int) -> tuple[list[str], Mixture]:
+        """Return the names of what is mixed, in the mixture's order, and how."""
+        names = sorted(self.corpora)
+        return names, _mixture(tuple(self.weights.get(name, 1.0) for name in names), size)
 
     @property
     def _first(self) -> Corpus:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import AlreadyExists, Fault, NotFound, TextRefused
-from jobs.store import Store, commit, committed, get_record, put_record, read_manifest
+from jobs.store import Store, commit, committed, get_record, put_record, put_same, read_manifest
 from jobs.text.corpus import CORPUS_KEY, FORMAT, SHARDS, TOKENIZER_KEY, CorpusInfo, Shard, read_info
 from jobs.text.documents import Source, Split, read_documents
 from jobs.text.tokenizer import Ids, Tokenizer
@@ -51,7 +51,7 @@ def tokenize(
     except NotFound:
         pass
     if tokenizer.file:
-        _put_once(store, TOKENIZER_KEY, tokenizer.file)
+        put_same(store, TOKENIZER_KEY, tokenizer.file)
     shards = [_shard(store, key) for key in committed(store, SHARDS)]
     done = sum(shard.documents for shard in shards)
     documents = islice(_documents(sources, form, watch), done, None)
@@ -61,7 +61,7 @@ def tokenize(
     if not shards:
         raise TextRefused((Fault(sources[0].name if sources else "", 0, "", "there is no text here"),))
     info = CorpusInfo(tokenizer.name, tokenizer.vocabulary, tokenizer.end, dtype, tuple(shards))
-    put_record(store, CORPUS_KEY, {"format": FORMAT, **_plain(info)})
+    put_record(store, CORPUS_KEY, {"format": FORMAT, **asdict(info)})
     return info
 
 
@@ -80,14 +80,6 @@ def _agree_on(store: Store, sources: Sequence[Source], tokenizer: Tokenizer, for
         if other:
             told = f"holds a corpus with other {', '.join(other)}: give another folder"
             raise TextRefused((Fault(store.url, 0, "", told),)) from None
-
-
-def _put_once(store: Store, key: str, data: bytes) -> None:
-    try:
-        store.put(key, data)
-    except AlreadyExists:
-        if store.get(key) != data:
-            raise
 
 
 def _shard(store: Store, key: str) -> Shard:
@@ -131,8 +123,3 @@ def _commit(store: Store, number: int, parts: list[Ids], dtype: str) -> Shard:
 
     key = f"{SHARDS}{number:06d}.tokens"
     return Shard(key, len(tokens), len(parts), commit(store, key, write).sha256)
-
-
-def _plain(info: CorpusInfo) -> dict[str, Any]:
-    body = asdict(info)
-    return body | {"shards": [asdict(shard) for shard in info.shards]}
