@@ -1,7 +1,6 @@
 """A head that comes after another: it finds what trains, and hears of it, stops it and ends it like its own."""
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -20,17 +19,17 @@ from jobs.pack import get_outcome
 from jobs.process import is_surely_dead
 from jobs.records import Status
 from jobs.requests import request_stop
-from jobs.store import LocalStore, committed, get_record, open_store, put_record
+from jobs.store import LocalStore, committed, get_record, put_record
 from jobs.study import Study
 from orchestrator.clusters import Cluster
 from orchestrator.clusters.inline import InlineCluster
 from orchestrator.clusters.ray import RayCluster
-from orchestrator.clusters.ray_start import check_mode
 from orchestrator.declared import register
 from orchestrator.events import PackEnded, PackLost
 from orchestrator.scheduler import drive
 from orchestrator.seed_audit import pack_run
 from orchestrator.state import State
+from tests.contract.conftest import nodes_of_ray
 from tests.contract.test_clusters import request_pack, study, wait_for
 from tests.fakes import FakeCluster
 from tests.raylets import free_port
@@ -44,14 +43,8 @@ SEEDBED = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Start a Ray that outlives the heads of this file."""
-    check_mode(insecure=False)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    from ray.cluster_utils import Cluster as Nodes
-
-    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": free_port()}
-    made = Nodes(initialize_head=True, head_node_args=head)
-    yield made
-    made.shutdown()
+    with nodes_of_ray(1, include_dashboard=False, dashboard_port=free_port()) as made:
+        yield made
 
 
 @pytest.fixture(params=["fake", pytest.param("ray", marks=pytest.mark.ray)])
@@ -70,11 +63,6 @@ def next_head(request: pytest.FixtureRequest) -> Iterator[NextHead]:
 
     yield following
     made[-1].close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return open_store(tmp_path / "store", create=True)
 
 
 def begun(store: LocalStore, pack_id: str) -> bool:

@@ -34,21 +34,6 @@ def ray_cluster() -> Iterator[RayCluster]:
     cluster.close()
 
 
-@pytest.fixture(params=["fake", "inline", pytest.param("ray", marks=pytest.mark.ray)])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "ray":
-        yield request.getfixturevalue("ray_cluster")
-        return
-    made: Cluster = FakeCluster() if request.param == "fake" else InlineCluster(cpus=2)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return open_store(tmp_path / "store", create=True)
-
-
 def study(**changed: str) -> Study:
     lines = {line.partition(":")[0]: line for line in STUDY.splitlines()}
     lines |= {key: f"{key}: {value}" for key, value in changed.items()}

@@ -1,11 +1,9 @@
 """Packs that are told to leave save first and train on elsewhere; nodes come and go: on raylets of a real Ray."""
 
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +12,13 @@ from jobs.claims import attempts_of
 from jobs.errors import NodeLost
 from jobs.layout import PackKeys
 from jobs.records import Status
-from jobs.store import LocalStore, committed, get_record, open_store
+from jobs.store import LocalStore, committed, get_record
 from orchestrator.clusters.ray import RayCluster
-from orchestrator.clusters.ray_start import check_mode, read_nodes
+from orchestrator.clusters.ray_start import read_nodes
 from orchestrator.events import PackLost
 from orchestrator.scheduler import drive
 from orchestrator.state import State
+from tests.contract.conftest import nodes_of_ray
 from tests.contract.test_clusters import request_pack, study, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
@@ -29,26 +28,14 @@ LONG = "{steps: 1000000, batch_size: 8}"
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Start a head without CPUs for packs, so that every node of packs may go."""
-    check_mode(insecure=False)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": 0})
-    made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def cluster(nodes: Any) -> Iterator[RayCluster]:
-    made = RayCluster(address=nodes.address)
-    yield made
-    made.close()
+    with nodes_of_ray(0) as made:
+        made.add_node(num_cpus=1)
+        yield made
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return open_store(tmp_path / "store", create=True)
+def cluster(attached: RayCluster) -> RayCluster:
+    return attached
 
 
 def saved_steps(store: LocalStore, pack_id: str) -> list[int]:

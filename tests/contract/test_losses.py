@@ -1,7 +1,5 @@
 """What a drive makes of packs that do not fit, stand still, or lose their node: on every cluster that can."""
 
-import os
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,17 +13,16 @@ from jobs.errors import OutOfMemory
 from jobs.layout import PackKeys
 from jobs.pack import get_request
 from jobs.records import Status
-from jobs.store import LocalStore, committed, open_store
+from jobs.store import LocalStore, committed
 from jobs.study import Study
 from jobs.study_file import parse_study
 from orchestrator.clusters import Cluster
-from orchestrator.clusters.inline import InlineCluster
 from orchestrator.clusters.ray import RayCluster
-from orchestrator.clusters.ray_start import check_mode
 from orchestrator.declared import register
 from orchestrator.events import PackEnded
 from orchestrator.scheduler import drive
 from orchestrator.state import State
+from tests.contract.conftest import nodes_of_ray
 from tests.contract.test_clusters import request_pack, study, wait_for
 from tests.fakes import FakeCluster
 from tests.orchestrator.conftest import STUDY
@@ -78,21 +75,9 @@ class Stuck(Parity):
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Start a head without CPUs for packs, so that every node of packs may die."""
-    check_mode(insecure=False)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": 0})
-    made.add_node(num_cpus=3)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def attached(nodes: Any) -> Iterator[RayCluster]:
-    made = RayCluster(address=nodes.address)
-    yield made
-    made.close()
+    with nodes_of_ray(0) as made:
+        made.add_node(num_cpus=3)
+        yield made
 
 
 @pytest.fixture
@@ -100,21 +85,6 @@ def ray_cluster(attached: RayCluster) -> Iterator[RayCluster]:
     """Let no process, and so nothing that a task did to it, go on into the next test."""
     yield attached
     attached.expect([], others_first=True)
-
-
-@pytest.fixture(params=["fake", "inline", pytest.param("ray", marks=pytest.mark.ray)])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "ray":
-        yield request.getfixturevalue("ray_cluster")
-        return
-    made: Cluster = FakeCluster() if request.param == "fake" else InlineCluster(cpus=2)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return open_store(tmp_path / "store", create=True)
 
 
 def own(folder: Path, source: str, task: str, **changed: str) -> Study:

@@ -1,7 +1,5 @@
 """Packs land where the study file says: on several raylets of a real Ray, with labels and resources that differ."""
 
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +9,9 @@ from jobs.errors import ClusterError
 from jobs.records import Status
 from jobs.store import open_store
 from orchestrator.clusters.ray import RayCluster
-from orchestrator.clusters.ray_start import check_mode
 from orchestrator.machine import ANYWHERE, Needs
 from orchestrator.scheduler import drive
+from tests.contract.conftest import nodes_of_ray
 from tests.contract.test_clusters import study
 
 pytestmark = pytest.mark.ray
@@ -22,17 +20,11 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[RayCluster]:
     """Return a cluster of two nodes: a plain one, and one with GPUs that it does not have, a label and licences."""
-    # Before Ray is imported, which reads the mode once; another test of this process may have set the token.
-    check_mode(insecure=False)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "dashboard_port": 0})
-    nodes.add_node(num_cpus=2, num_gpus=2, resources={"licence": 1}, labels={"zone": "a"})
-    made = RayCluster(address=nodes.address)
-    yield made
-    made.close()
-    nodes.shutdown()
+    with nodes_of_ray(3) as nodes:
+        nodes.add_node(num_cpus=2, num_gpus=2, resources={"licence": 1}, labels={"zone": "a"})
+        made = RayCluster(address=nodes.address)
+        yield made
+        made.close()
 
 
 def test_the_machine_is_read_from_the_cluster(ray_cluster: RayCluster) -> None:

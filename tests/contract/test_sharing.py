@@ -1,7 +1,5 @@
 """Two heads on one Ray: each fills what is free, and the less important study makes room for the other."""
 
-import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +11,12 @@ import pytest
 from jobs.claims import attempts_of
 from jobs.layout import PackKeys
 from jobs.records import Status
-from jobs.store import LocalStore, committed, open_store
+from jobs.store import LocalStore, committed
 from orchestrator.clusters.ray import RayCluster
-from orchestrator.clusters.ray_start import check_mode
 from orchestrator.declared import register
 from orchestrator.scheduler import drive
 from orchestrator.state import State
+from tests.contract.conftest import nodes_of_ray
 from tests.contract.test_clusters import study
 from tests.contract.test_leaving import wait_until
 
@@ -27,26 +25,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    check_mode(insecure=False)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "dashboard_port": 0})
-    made.add_node(num_cpus=2)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def cluster(nodes: Any) -> Iterator[RayCluster]:
-    made = RayCluster(address=nodes.address)
-    yield made
-    made.close()
+    with nodes_of_ray(1) as made:
+        made.add_node(num_cpus=2)
+        yield made
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return open_store(tmp_path / "store", create=True)
+def cluster(attached: RayCluster) -> RayCluster:
+    return attached
 
 
 def test_what_others_hold_is_no_room_and_what_is_ours_is(cluster: RayCluster) -> None:

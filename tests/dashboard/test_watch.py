@@ -16,12 +16,7 @@ from jobs.errors import QueryError
 from jobs.store import Store
 from orchestrator.cli import app
 from orchestrator.dashboard.tokens import Gate, Scope, load_tokens
-
-
-def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+from tests.cli import invoke
 
 
 def test_watch_ends_with_the_studies(store: Store) -> None:

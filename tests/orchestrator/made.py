@@ -11,6 +11,19 @@ from jobs.study import SuccessRule
 from orchestrator.declared import Declared, DeclaredCondition, DeclaredRun
 
 STEPS = (0, 50, 100, 150, 200)
+# Davies & Goldthwait: the yield of dyestuff, 6 batches of 5. Shrout & Fleiss 1979, table 2: 6 targets, 4 judges.
+DYESTUFF = np.array(
+    [
+        [1545, 1440, 1440, 1520, 1580],
+        [1540, 1555, 1490, 1560, 1495],
+        [1595, 1550, 1605, 1510, 1560],
+        [1445, 1440, 1595, 1465, 1545],
+        [1595, 1630, 1515, 1635, 1625],
+        [1520, 1455, 1450, 1480, 1445],
+    ],
+    float,
+)
+RATINGS = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)
 
 
 def made(

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from jobs.store import open_store
-from orchestrator.cli import app
+from tests.cli import invoke
 from tests.orchestrator.conftest import STUDY
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -26,12 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SEEDBED_STORE", raising=False)
     return tmp_path
-
-
-def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def seedbed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

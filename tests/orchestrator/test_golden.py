@@ -28,24 +28,12 @@ from orchestrator.estimates.success_over_scale import success_over_scale
 from orchestrator.estimates.survival import kaplan_meier, log_rank
 from orchestrator.estimates.variance import crossed, one_way
 from orchestrator.estimates.weibull import weibull_aft
+from tests.orchestrator.made import DYESTUFF, RATINGS
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden_values.json").read_text(encoding="utf-8"))
 COHORT = Cohort("c", 50, 50, 0, 0)
 X = np.arange(5) * np.log10(2)
 OVER_P = np.arange(5, 996) / 1000
-# Davies & Goldthwait: the yield of dyestuff, 6 batches of 5. Shrout & Fleiss 1979, table 2: 6 targets, 4 judges.
-DYESTUFF = np.array(
-    [
-        [1545, 1440, 1440, 1520, 1580],
-        [1540, 1555, 1490, 1560, 1495],
-        [1595, 1550, 1605, 1510, 1560],
-        [1445, 1440, 1595, 1465, 1545],
-        [1595, 1630, 1515, 1635, 1625],
-        [1520, 1455, 1450, 1480, 1445],
-    ],
-    float,
-)
-RATINGS = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)
 
 
 def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -10,6 +10,7 @@ import seedbed
 from jobs.errors import TextRefused
 from jobs.text.corpus import open_corpus
 from orchestrator.cli import app
+from tests.cli import invoke
 
 STUDY = """
 study: verse
@@ -32,12 +33,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SEEDBED_STORE", raising=False)
     return tmp_path
-
-
-def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_from_text_to_rows(home: Path) -> None:
