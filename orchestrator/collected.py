@@ -198,6 +198,11 @@ def _once(table: pa.Table) -> pa.Table:
     return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
 
 
+def views_of(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a query is shown of these tables by name: of collected ones their files, read as they are needed."""
+    return tables.views() if isinstance(tables, Collected) else tables
+
+
 def rows_of(tables: Tables, metric: str) -> pa.Table:
     """Return the rows of one metric; from collected tables no other is read."""
     if isinstance(tables, Collected):

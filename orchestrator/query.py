@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.errors import QueryError
-from orchestrator.collected import Collected
+from orchestrator.collected import views_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -94,8 +94,7 @@ def _locked_down(tables: Mapping[str, Any], memory: str) -> "duckdb.DuckDBPyConn
         "autoload_known_extensions": False,
     }
     connection = duckdb.connect(":memory:", config=settings)
-    views = tables.views() if isinstance(tables, Collected) else tables
-    for name, found in views.items():
+    for name, found in views_of(tables).items():
         _register(connection, name, found if isinstance(found, list) else [found])
     for setting in (
         "temp_directory=''",  # nothing is written, not even what does not fit into memory

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from jobs.errors import NotFound, QueryError, SeedbedError
 from jobs.records import Status
-from orchestrator.collected import Collected, Tables
+from orchestrator.collected import Collected, Tables, views_of
 from orchestrator.dashboard.beside import Beside, Carried, give_back
 from orchestrator.dashboard.sandbox import Limits, Sandbox
 from orchestrator.dashboard.signs import Signs
@@ -157,7 +156,7 @@ class Feed:
         if NAMES_ESTIMATES.search(text):
             named["estimates"] = _estimates(shelf.declared, carried)
         if _NAMES_METRICS.search(text):
-            named["metrics"] = shelf.last if by_last else _views(shelf.tables)["metrics"]
+            named["metrics"] = shelf.last if by_last else views_of(shelf.tables)["metrics"]
         return sql(named, text)
 
     def ask_rows(self, name: str, rows: pa.Table, text: str) -> pa.Table:
@@ -168,8 +167,7 @@ class Feed:
         path = self.files(name)["runs"][0].with_name("scored")
         with self._lock:
             if not path.exists():
-                _write(rows, path.with_suffix(".part"))
-                path.with_suffix(".part").rename(path)
+                _write(rows, path)
         return self._whole(text, {"scored": [path]})
 
     def _whole(self, text: str, files: Mapping[str, Sequence[Path]]) -> pa.Table:
@@ -211,8 +209,7 @@ class Feed:
             if with_estimates and not (folder / "estimates").exists():
                 carried = Carried.of(shelf.tables)
                 rows = self.beside.call(carried.size_bytes, _estimates, shelf.declared, carried)
-                _write(rows, folder / "estimates.part")
-                (folder / "estimates.part").rename(folder / "estimates")
+                _write(rows, folder / "estimates")
         found = {table: [folder / table] for table in whole}
         if parts is not None:
             found["metrics"] = [placed.path() for placed in parts]
@@ -295,17 +292,16 @@ def _estimates(declared: Declared, carried: Carried) -> pa.Table:
     return standing_of(declared, carried.tables())
 
 
-def _views(tables: Tables) -> Mapping[str, Any]:
-    return tables.views() if isinstance(tables, Collected) else tables
-
-
 def _small(tables: Tables) -> Mapping[str, pa.Table]:
     return tables.small if isinstance(tables, Collected) else tables
 
 
 def _write(rows: pa.Table, path: Path) -> None:
-    with pa.ipc.new_file(str(path), rows.schema) as writer:
+    """Write the rows; the file is there when it is whole."""
+    part = path.with_suffix(".part")
+    with pa.ipc.new_file(str(part), rows.schema) as writer:
         writer.write_table(rows)
+    part.rename(path)
 
 
 def _is_same(tables: Collected, before: Tables) -> bool:

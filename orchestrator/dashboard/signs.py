@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.beats import PACK_SILENT_S, newest_beats
-from jobs.lease import LEASE_S, Sight, holder, sight
+from jobs.lease import LEASE_S, Sight, holder, sights
 from jobs.store import Store
 
 _LOOK_S = 2.0
@@ -48,8 +48,10 @@ class Signs:
         self._looked = now
         beats = newest_beats(self.store)
         self._packs = {pack: _then(self._packs.get(pack), number, now) for pack, number in beats.items()}
+        drivers = sights(self.store)
         for study in studies:
-            self._drivers[study] = _then(self._drivers.get(study), sight(self.store, study), now)
+            seen = drivers.get(study, Sight(0, 0, released=False))
+            self._drivers[study] = _then(self._drivers.get(study), seen, now)
 
     def of_pack(self, pack_id: str) -> str:
         """Return `beats`, `silent`, `unheard` (it has a beat, and was not watched for long enough), or nothing."""
