@@ -142,6 +142,9 @@ def transition(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
     if isinstance(event, StudyOpened):
         raise InvalidTransition(line(event), "the study was opened before", state.story)
     state = replace(state, story=(*state.story, line(event))[-_STORY_LENGTH:])
+    if isinstance(event, DriverReplaced):
+        # After its end, too: what it ended with may be the doing of its successor, who kills packs and says so to all.
+        return replace(state, finished=True, stopping=True, error=state.error or event.error), (Finish(),)
     if state.finished:
         return _ignored(state)
     match event:
@@ -157,8 +160,6 @@ def transition(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
             return _launch_or_finish(replace(state, machine=event.machine), [])
         case StopRequested():
             return _stop(state)
-        case DriverReplaced():
-            return replace(state, finished=True, stopping=True, error=state.error or event.error), (Finish(),)
 
 
 def _ignored(state: State) -> tuple[State, tuple[Command, ...]]:

@@ -307,6 +307,18 @@ def test_a_driver_that_was_replaced_touches_nothing_more() -> None:
     assert isinstance(history.state.error, LeaseLost)
 
 
+def test_a_driver_whose_last_pack_its_successor_killed_says_that_it_was_replaced_and_not_that_the_run_failed() -> None:
+    history = History(pack("a"), retries=0)
+    (pack_id,) = history.live
+    history.feed(PackLost(pack_id, DIED))
+    assert history.state.finished
+    assert history.state.error is None
+    # It looks at its lease before it kills what it lost, and only then would it record the loss.
+    assert [type(command) for command in history.commands[-3:]] == [KillPack, RecordLoss, Finish]
+    history.feed(DriverReplaced(LeaseLost("s", 1)))
+    assert isinstance(history.state.error, LeaseLost)
+
+
 @pytest.mark.parametrize(
     ("error", "width", "expected"),
     [
