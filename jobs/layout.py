@@ -43,6 +43,11 @@ def corpus_key(digest: str, number: int) -> str:
     return f"corpora/{digest.removeprefix('sha256:')}.{number:04d}.json"
 
 
+def file_key(digest: str) -> str:
+    """Return the key of a small file that studies name, with this `sha256:…` digest."""
+    return f"files/{digest.removeprefix('sha256:')}"
+
+
 def attempt_key(run_id: str, attempt: int) -> str:
     """Return the key of the claim of an attempt: whoever puts it has the run."""
     return f"attempts/{run_id}.{attempt:04d}.json"

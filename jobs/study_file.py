@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobs import tasks
-from jobs.errors import Fault, StoreError, StudyError, TaskError
+from jobs.errors import Fault, StoreError, StudyError, TaskError, TextRefused
 from jobs.faults import describe, locate, near
 from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
@@ -227,6 +227,9 @@ class _Reader:
             self.corpora.update(corpora)
         except StoreError as error:
             self._add(("task", "corpora"), str(error))
+            return None
+        except TextRefused as error:
+            self.faults.extend(error.faults)
             return None
         except TaskError as error:
             self._add(places.get(("task", "name"), ("task", "name")), error.message)

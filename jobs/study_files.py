@@ -1,4 +1,4 @@
-"""The files of a study beside its own: its users' tasks, the studies that it forks from, and where its corpora lie.
+"""The files of a study beside its own: users' tasks, small files, parents, and where its corpora lie.
 
 A study that lies in a store must be whole without the folder that it came from: `files_of` says what goes along, and
 `laid_out` puts it where the study can be read as any study file is.
@@ -27,7 +27,7 @@ def files_of(study: Study, below: str = ".") -> dict[str, str]:
             found[_joined(below, task.name.rpartition(":")[0])] = study.task_sources[task.code]
     for corpus in study.corpora:
         if not is_url(corpus.named) and not PurePosixPath(corpus.named).is_absolute():
-            found[_joined(below, corpus.named)] = pointer(corpus.url)
+            found[_joined(below, corpus.named)] = corpus.text or pointer(corpus.url)
     rule = study.settings.fork
     if rule is not None:
         parent = read_study(study.folder / rule.study)

@@ -21,7 +21,7 @@ from jobs.stop import StopRule
 from jobs.store import Store, get_record, put_same
 from jobs.study import Study, SuccessRule
 from jobs.study_files import files_of
-from jobs.text.stored import tell_address
+from jobs.text.stored import tell_place
 
 _STUDY = re.compile(r"^studies/(?P<name>.+)\.\d{4,}\.json$")
 
@@ -83,7 +83,7 @@ def register(store: Store, study: Study, file: str) -> Declared:
     for code, source in study.task_sources.items():
         put_same(store, task_key(code), source.encode())
     for place in study.corpora:
-        tell_address(store, place.digest, place.url)
+        tell_place(store, place)
     return _put_body(store, _body(study, file))
 
 

@@ -1,7 +1,7 @@
 """Probes: what a pack's runs get right on their held-out sets, as rows of `metrics`.
 
-Each held-out set gives the task's own counts (k correct of m) and `<set>.loss`, the mean cross-entropy over
-its targets in nats. `train.loss` and `train.grad_norm` are means over the steps since the last probe.
+Each held-out set gives what the task measures (k correct of m, or a mean) and `<set>.loss`, the mean cross-entropy
+over its targets in nats. `train.loss` and `train.grad_norm` are means over the steps since the last probe.
 """
 
 import logging
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jobs.records import Status
 from jobs.seeds import Streams
-from jobs.tasks.task import IGNORE, Batch, Task
+from jobs.tasks.task import IGNORE, Batch, Mean, Task
 from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import Engine
@@ -134,13 +134,15 @@ class Probes:
         losses: NDArray[np.float32],
     ) -> None:
         try:
-            scores = self.task.score(name, batch, predicted)
+            found = self.task.measure(name, batch, predicted, losses)
         except Exception as error:  # the border to a user's code
             self._fail(member, step, error)
             return
-        for score in scores:
-            if score.total:
-                self._add(member, step, score.metric, score.correct / score.total, score.correct, score.total)
+        for one in found:
+            if isinstance(one, Mean):
+                self._add(member, step, one.metric, one.value)
+            elif one.total:
+                self._add(member, step, one.metric, one.correct / one.total, one.correct, one.total)
         asked = int((batch.targets != IGNORE).sum())
         if asked:
             self._add(member, step, f"{name}.loss", float(losses.sum(dtype=np.float64)) / asked)

@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from jobs.seeds import Streams
 from jobs.text.corpus import Place
@@ -46,16 +46,33 @@ class Score:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """One measurement that counts nothing, such as a mean loss in nats, under a metric's name."""
+
+    metric: str
+    value: float
+
+
 class Task(BaseModel, ABC):
     """A task; subclass it with parameters as fields and the four methods below.
 
     `version` is part of the identity of every run: raise it when a change alters what the task draws
     or scores. (For a task in a user's own file the digest of the source stands in its place.)
+    `added_later` are fields that came after the first ids: they are part of an identity only where they
+    are not at their default, so that older ids stay.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     version: ClassVar[int] = 1
+    added_later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {n for n in self.added_later if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
+        return {name: value for name, value in dump(self).items() if name not in unused}
 
     def pinned(self, folder: Path) -> tuple[Self, tuple[Place, ...]]:  # noqa: ARG002
         """Return the task with its corpora by their digests instead of where they lie, and where that is.
@@ -103,3 +120,10 @@ class Task(BaseModel, ABC):
             Score(f"{name}.accuracy", int(right.all(axis=1).sum()), len(right)),
             Score(f"{name}.token_accuracy", int((right & asked).sum()), int(asked.sum())),
         ]
+
+    def measure(self, name: str, batch: Batch, predicted: Tokens, losses: NDArray[np.float32]) -> list[Score | Mean]:  # noqa: ARG002
+        """Return all that is measured on the set `name`, beside its mean loss: by default its scores.
+
+        losses: [batch, length] nats at each target, 0 where there is none
+        """
+        return [*self.score(name, batch, predicted)]

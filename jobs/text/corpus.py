@@ -110,6 +110,15 @@ class Corpus:
             start = end
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
 
+    def tokenizer_file(self) -> bytes:
+        """Return what is in tokenizer.json, nothing for bytes; raises Corrupt where it is another one."""
+        if self.info.tokenizer == BYTES:
+            return b""
+        data = self._store.get(TOKENIZER_KEY)
+        if f"sha256:{sha256(data)}" != self.info.tokenizer:
+            raise Corrupt(TOKENIZER_KEY, "is not the tokenizer that corpus.json names")
+        return data
+
     def _shard(self, number: int) -> NDArray[np.uint16] | NDArray[np.uint32]:
         if number not in self._open:
             shard = self.info.shards[number]
@@ -149,11 +158,12 @@ def open_corpus(url: str) -> Corpus:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A corpus as a study names it, what it is, and where it lies."""
+    """A corpus, or a small file, as a study names it, what it is, and where it lies; `text` is what is in a file."""
 
     named: str
     digest: str
     url: str
+    text: str = ""
 
 
 def find_corpus(named: str, folder: Path) -> Place:

@@ -111,6 +111,10 @@ class Order:
         """Return the first `count` of the sequences that are held out."""
         return self._split()(np.arange(count))
 
+    def always_shown(self, count: int) -> Places:
+        """Return the first `count` of the sequences that every epoch shows; the same for all runs of a study."""
+        return self._split()(np.arange(self.held_out, self.held_out + count))
+
     def exposures(self, sequences: Places, samples: int) -> Places:
         """Return how often each sequence is among the first `samples` of this order."""
         epochs, rest = divmod(samples, self.shown)

@@ -1,11 +1,23 @@
-"""Where corpora lie, as the store knows it: told when a study is submitted, and again when one has moved."""
+"""Where corpora lie, as the store knows it: told when a study is submitted, and again when one has moved.
+
+Small files that a study names lie in the store themselves.
+"""
 
 from functools import partial
 
 from jobs.errors import Corrupt
-from jobs.layout import corpus_key
+from jobs.layout import corpus_key, file_key
 from jobs.numbered import newest, put_next
-from jobs.store import Store, get_record
+from jobs.store import Store, get_record, put_same
+from jobs.text.corpus import Place
+
+
+def tell_place(store: Store, place: Place) -> None:
+    """Put into the store where a corpus lies, or a small file as it is."""
+    if place.text:
+        put_same(store, file_key(place.digest), place.text.encode())
+    else:
+        tell_address(store, place.digest, place.url)
 
 
 def tell_address(store: Store, digest: str, url: str) -> None:
@@ -17,9 +29,14 @@ def tell_address(store: Store, digest: str, url: str) -> None:
 
 
 def told_address(store: Store, digest: str) -> str:
-    """Return where the corpus with this digest lies; raises Corrupt where the store was never told."""
+    """Return where the corpus with this digest lies, or the local copy of the small file that has it.
+
+    Raises Corrupt where the store was never told.
+    """
     key = partial(corpus_key, digest)
     number = newest(store, key)
-    if not number:
-        raise Corrupt(key(1), "is missing: the store does not say where this corpus lies")
-    return str(get_record(store, key(number))["url"])
+    if number:
+        return str(get_record(store, key(number))["url"])
+    if store.exists(file_key(digest)):
+        return str(store.local(file_key(digest)))
+    raise Corrupt(key(1), "is missing: the store does not say where this corpus lies")

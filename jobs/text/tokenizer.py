@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.errors import Fault, TextRefused
 from jobs.identity import sha256
-from jobs.text.corpus import BYTES
+from jobs.text.corpus import BYTES, Corpus
 
 END = "<|endoftext|>"
 Ids = NDArray[np.int64]
@@ -79,6 +79,12 @@ def read_tokenizer(name: str) -> Tokenizer:
         raise
     except Exception as error:  # the border to a library that raises nothing narrower
         raise TextRefused((Fault(name, 0, "", f"is no tokenizer.json: {error}"),)) from error
+
+
+def tokenizer_of(corpus: Corpus) -> Tokenizer:
+    """Return the tokenizer that made a corpus; raises Corrupt, and TextRefused without the package `tokenizers`."""
+    file = corpus.tokenizer_file()
+    return VocabularyTokenizer(file) if file else ByteTokenizer()
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:

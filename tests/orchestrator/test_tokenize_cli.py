@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 
 import seedbed
 from jobs.errors import TextRefused
+from jobs.store import open_store
 from jobs.text.corpus import open_corpus
 from orchestrator.cli import app
+from orchestrator.stored_study import stored_study
 from tests.cli import invoke
 
 STUDY = """
@@ -47,6 +49,28 @@ def test_from_text_to_rows(home: Path) -> None:
     assert {"verse.loss", "verse.token_accuracy", "train.loss"} <= set(rows["metric"])
     (home / "verse.yaml").unlink()
     assert json.loads(invoke("verify", "verse", "--json"))["findings"] == []
+
+
+def test_what_a_model_knows_is_rows(home: Path) -> None:
+    invoke("tokenize", "lines.txt", "--to", "corpora/verse", "--split", "line", "--train", "270")
+    (home / "pairs.jsonl").write_text('{"good": "Each seed", "bad": "seed Each", "phenomenon": "order"}\n')
+    (home / "classes.json").write_text('{"stop": ["."], "end": ["<|endoftext|>"]}')
+    more = """, planted: {corpus: verse, counts: [0, 3], each: 2, steps: 6}, probes: {pairs: {grammar: pairs.jsonl},
+        memorised: {prompt: 4, continuation: 4, sequences: 4}, classes: classes.json}}"""
+    (home / "verse.yaml").write_text(STUDY.replace("test_size: 4}", f"test_size: 4{more}"))
+    invoke("run", "verse.yaml", "--cluster", "inline", "--no-report", "--json")
+    for name in ("verse.yaml", "pairs.jsonl", "classes.json"):
+        (home / name).unlink()
+    rows = seedbed.open("seedbed-store").sql("SELECT DISTINCT metric, total FROM metrics WHERE step = 6").pandas()
+    totals = dict(zip(rows["metric"], rows["total"], strict=True))
+    assert totals["grammar.accuracy"] == totals["grammar.order.accuracy"] == 1
+    assert totals["memorised.verse.trained.extractable"] == 4
+    assert totals["memorised.planted_3.extractable"] == totals["memorised.planted_0.extractable"] == 2
+    assert totals["memorised.planted_3.token_match"] == 8
+    assert {"verse.stop.loss", "verse.end.token_accuracy", "memorised.verse.heldout.prefix"} <= set(totals)
+    assert json.loads(invoke("verify", "verse", "--json"))["findings"] == []
+    with stored_study(open_store(home / "seedbed-store"), "verse") as (again, declared):
+        assert [run.id for run in again.runs] == [run.id for run in declared.runs]
 
 
 def test_a_tokenizer_of_another_size_is_no_silent_answer(home: Path) -> None:
