@@ -14,19 +14,30 @@ from typing import Any
 
 from jobs.errors import TaskError
 from jobs.tasks.addition import Addition
+from jobs.tasks.combinations import Combinations
 from jobs.tasks.counting import Counting
+from jobs.tasks.experts import Experts
 from jobs.tasks.modular_addition import ModularAddition
-from jobs.tasks.parity import Parity
+from jobs.tasks.parity import Parity, ParityItems
+from jobs.tasks.planted import Planted
+from jobs.tasks.question_formation import QuestionFormation
 from jobs.tasks.task import IGNORE, Batch, Score, Task, Tokens
+from jobs.tasks.tense_reinflection import TenseReinflection
 from jobs.tasks.text import Text
 
 __all__ = ["BUILT_IN", "IGNORE", "Batch", "Score", "Task", "Tokens", "build", "code", "find", "source"]
 
 BUILT_IN: dict[str, type[Task]] = {
     "addition": Addition,
+    "combinations": Combinations,
     "counting": Counting,
+    "experts": Experts,
     "modular_addition": ModularAddition,
     "parity": Parity,
+    "parity_items": ParityItems,
+    "planted": Planted,
+    "question_formation": QuestionFormation,
+    "tense_reinflection": TenseReinflection,
     "text": Text,
 }
 

@@ -1,4 +1,4 @@
-"""Parity: read n random bits and a separator, answer the parity of k of them.
+"""Parity: read n random bits and a separator, answer the parity of k of them; also string by string.
 
 The task of sparse-parity studies (Barak et al. 2022), as a sequence: which k bits count is fixed, nothing but
 the answer tells, and a model has either found them or guesses.
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from jobs.seeds import Streams
-from jobs.tasks.task import IGNORE, Batch, Task
+from jobs.tasks.task import IGNORE, Batch, Score, Task, Tokens
 
 _SEPARATOR = 2
 
@@ -61,3 +61,17 @@ class Parity(Task):
         targets = np.full_like(inputs, IGNORE)
         targets[:, -1] = inputs[:, : self.subset].sum(axis=1) % 2
         return Batch(inputs, targets)
+
+
+class ParityItems(Parity):
+    """The same strings, each of the held-out ones a metric of its own, too: `heldout.item.0007`, 1 of 1 or 0 of 1.
+
+    For questions about items that all runs have answered (`agreement`, `compare`); that is `test_size` rows a probe.
+    """
+
+    def score(self, name: str, batch: Batch, predicted: Tokens) -> list[Score]:
+        """Return exact match over all strings, then of each of them."""
+        right = (predicted == batch.targets)[:, -1].tolist()
+        return super().score(name, batch, predicted) + [
+            Score(f"{name}.item.{number:04}", int(one), 1) for number, one in enumerate(right)
+        ]
