@@ -23,6 +23,7 @@ from orchestrator.questions import (
     over_scale,
     shared_seeds,
     steadiness,
+    two_metrics,
 )
 from orchestrator.questions.asked import Options, Question, Watch, unwatched
 from orchestrator.stop_rules import rule_id
@@ -46,6 +47,7 @@ QUESTIONS = {
         ),
         Asked("survival-curve", "P(score ≥ τ) for every τ at once, with a band", chance.survival),
         Asked("mean", "the mean score by condition: Student's t, BCa", chance.mean),
+        Asked("difference", "how far one metric lies above another, run by run (--against)", two_metrics.difference),
         Asked("curve", "the mean at every step, with one band that holds at all of them", chance.curve),
         Asked("modes", "one mode or two, on the score, on the training loss, over thresholds", chance.modes),
         Asked("success-over-scale", "P(success) over scale: midpoint, slope, shape (--at)", over_scale.over_scale),

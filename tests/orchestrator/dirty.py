@@ -47,6 +47,7 @@ CHOICES = {
     "clusters": Options(conditions=(ONE,)),
     "success": Options(conditions=(ONE, f"model.width=4 {MANY}")),
     "commitment": Options(tolerance=0.1, unstable=0.2),
+    "difference": Options(against="heldout.carries"),
 }
 BY_SCALE = ("success-over-scale", "predict", "scaling-law", "quantile-laws", "distances", "lineages")
 

@@ -180,6 +180,7 @@ def test_the_law_of_losses_takes_d_from_steps_or_a_factor(question: Question, an
         ("loss-law", Options(tokens="data.token"), "no factor is called 'data.token'"),
         ("commitment", Options(), "give --tolerance"),
         ("commitment", Options(tolerance=0.7, unstable=0.1), "a tolerance in"),
+        ("difference", Options(), "say --against, one of"),
         ("compare", Options(metric="items"), "a comparison is of two conditions"),
         ("compare", Options(metric="train.loss"), "the study has none"),
         ("twins", Options(conditions=(f"model.width=4 {MANY}",)), "ask for `variance`"),
@@ -198,6 +199,7 @@ FIGURES = {
     "distances": Options(conditions=("model.width=8", ONE)),
     "probability": Options(conditions=(MANY,)),
     "law": Options(conditions=(MANY,)),
+    "numbered": Options(metric="items.*"),
 }
 
 

@@ -33,6 +33,7 @@ CHOICES = {
     "success": Options(conditions=(WIDTHS[2], WIDTHS[3])),
     "compare": Options(metric="items", conditions=(WIDTHS[1], WIDTHS[2])),
     "commitment": Options(tolerance=0.1, unstable=0.2),
+    "difference": Options(against=CARRIES),
 }
 # Twins, and losses over N and D, are in test_every_question.py.
 ASKED = [name for name in QUESTIONS if name not in ("twins", "loss-law")]
