@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from jobs.errors import QueryError
-from orchestrator.estimates.estimate import Cohort
+from orchestrator.estimates.estimate import Cohort, Estimate
 from orchestrator.estimates.firth import Counts
+from orchestrator.estimates.means import mean_t
 from orchestrator.estimates.prediction import FEWEST, predict
 from orchestrator.estimates.success_over_scale import eta_interval, success_over_scale
-from orchestrator.plots import by_scale, of_chance, of_onsets, over_steps
+from orchestrator.plots import by_number, by_scale, of_chance, of_onsets, over_steps
 from orchestrator.plots.style import footnote, new_figure, short, titled
 from orchestrator.questions.along_training import brackets, onsets_of_one
 from orchestrator.questions.along_training import states as latent_states
@@ -242,6 +243,25 @@ def distances(question: Question) -> Figure:
     return figure
 
 
+def numbered(question: Question) -> Figure:
+    """Return the final values of metrics whose names differ in a number alone, against it, for each condition."""
+    found = by_number.metrics_by_number(question.metric, question.metrics())
+    if len(found) < 2:
+        raise QueryError(f"{question.metric!r} names fewer than two metrics: write * for the number, as in seen_*.loss")
+    numbers = sorted(found)
+    lines: dict[str, list[tuple[Estimate, Floats]]] = {}
+    for number in numbers:
+        for condition in question.summary(found[number]).conditions:
+            mean = mean_t(condition.scores, condition.success.cohort, question.level([condition]))
+            lines.setdefault(condition.condition.label, []).append((mean, condition.scores))
+    figure = new_figure(6.8, 4.2)
+    pattern = by_number.pattern_of(question.metric)
+    by_number.against_number(figure.add_subplot(), np.array(numbers, np.float64), lines, pattern)
+    shown = question.summary(found[numbers[0]]).conditions
+    _say(figure, question, shown, "means over runs at the last step with Student's 95 % intervals; dots: runs")
+    return figure
+
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -254,6 +274,9 @@ KINDS = {
         Kind("order", "one metric's onset against another's, run by run (--against METRIC)", order),
         Kind("variance", "shares of variance: initialisation, data order, rest (seed design `crossed`)", shares),
         Kind("map", "latent states of training and the moves between them (one --condition)", states),
+        Kind(
+            "numbered", "final values of metrics that differ in a number, against it (--metric seen_*.loss)", numbered
+        ),
         Kind("distances", "distances between runs and their groups", distances),
     )
 }

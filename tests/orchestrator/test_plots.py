@@ -30,6 +30,7 @@ CHOICES = {
     "order": Options(against=CARRIES),
     "map": Options(conditions=("model.width=16",)),
     "distances": Options(conditions=("model.width=8", "model.width=16")),
+    "numbered": Options(metric="seen_0.accuracy"),
 }
 
 
@@ -42,6 +43,8 @@ def study(shares: tuple[float, ...] = (0.1, 0.4, 0.6, 0.9), seeds: int = 16, **m
             rows.append({**row, "metric": CARRIES, "value": 0.95})
         elif row["metric"] == "heldout.accuracy":
             rows.append({**row, "metric": CARRIES})
+        if row["metric"] == "heldout.accuracy":
+            rows += [{**row, "metric": f"seen_{number}.accuracy"} for number in (0, 5, 50)]
     side = int(seeds**0.5)
     runs = tuple(replace(run, seeds=Seeds(i % seeds // side, i % side, 0, 0)) for i, run in enumerate(declared.runs))
     tables["metrics"] = pa.Table.from_pylist(rows, schema=METRICS)
