@@ -24,6 +24,7 @@
     │   ├── PackSilent        a pack has stopped beating
     │   └── PackStalled       a pack beats, and its loop stands still
     ├── QueryError            SQL, or a question, that cannot be answered
+    ├── MirrorError           another tracker does not take what it is sent
     └── StudyInterrupted      stopped before the end: the same command goes on
 
 Errors cross process borders by pickle (Ray does it), and an exception whose `__init__` takes other
@@ -227,6 +228,10 @@ class LeaseLost(SeedbedError):
 
 class QueryError(SeedbedError):
     """A question that cannot be answered as it was put."""
+
+
+class MirrorError(SeedbedError):
+    """Another tracker does not take what it is sent; the store has it, and it can be sent later."""
 
 
 class StudyInterrupted(SeedbedError):

@@ -48,6 +48,11 @@ def file_key(digest: str) -> str:
     return f"files/{digest.removeprefix('sha256:')}"
 
 
+def mirror_folder(mirror: str, study: str) -> str:
+    """Return the prefix of the records of what a mirror, such as wandb, was sent of a study."""
+    return f"mirrors/{mirror}/{study}/"
+
+
 def attempt_key(run_id: str, attempt: int) -> str:
     """Return the key of the claim of an attempt: whoever puts it has the run."""
     return f"attempts/{run_id}.{attempt:04d}.json"

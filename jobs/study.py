@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from jobs.fork import ForkPoint, ForkRule
 from jobs.identity import canonical_json, run_id, run_spec
@@ -37,11 +37,16 @@ def _own_resource(name: str) -> str:
     return name
 
 
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
 ResourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$"), AfterValidator(_own_resource)]
 LabelName = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
+Tracker = Literal["wandb", "tensorboard"]
 FACTOR_ROOTS = ("task", "model", "optimizer", "training")
 
 
@@ -170,6 +175,7 @@ class StudySettings(Spec):
     fork: ForkRule | None = None
     stop: StopRule | None = None
     execution: ExecutionRule = ExecutionRule()
+    track: Annotated[tuple[Tracker, ...], BeforeValidator(_as_tuple)] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,5 +68,7 @@ def find_classes(named: str, text: str, tokenizer: Tokenizer) -> Classes:
 def _id(token: object, tokenizer: Tokenizer) -> int | None:
     if isinstance(token, int) and not isinstance(token, bool):
         return token if 0 <= token < tokenizer.vocabulary else None
-    ids = tokenizer.ids([token])[0] if isinstance(token, str) and token else []
+    if not isinstance(token, str) or not token:
+        return None
+    ids = tokenizer.ids([token])[0]
     return int(ids[0]) if len(ids) == 1 else None

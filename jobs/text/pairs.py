@@ -48,7 +48,7 @@ def read_pairs(text: str, file: str) -> tuple[Pair, ...]:
 def _pair(line: Any) -> Pair:
     if not isinstance(line, dict):
         raise ValueError('is no pair: a line is {"good": "…", "bad": "…"}')
-    given = {ours: line.get(ours, line.get(theirs, "")) for ours, theirs in _KEYS.items()}
+    given: dict[str, Any] = {ours: line.get(ours, line.get(theirs, "")) for ours, theirs in _KEYS.items()}
     pair = Pair(**given)
     if not all(isinstance(sentence, str) and sentence for sentence in (pair.good, pair.bad)):
         raise ValueError("good and bad are sentences, both of them")

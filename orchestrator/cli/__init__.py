@@ -2,7 +2,7 @@
 
     seedbed plan | run | submit | resume | stop | extend
     seedbed list | status | logs | metrics | collect | query | estimate | report | serve | watch | plot
-    seedbed verify | replay | import | tokenize
+    seedbed verify | replay | import | export | sync | tokenize
 
 Exit codes: 0 done; 1 some runs failed, or the store or the cluster did; 2 bad input; 130 interrupted.
 """
@@ -15,6 +15,7 @@ from jobs.errors import QueryError, SeedbedError, StudyError, StudyInterrupted
 from orchestrator.cli import (
     collect,
     estimate,
+    export,
     extend,
     import_runs,
     list,  # noqa: A004
@@ -31,6 +32,7 @@ from orchestrator.cli import (
     status,
     stop,
     submit,
+    sync,
     tokenize,
     verify,
     watch,
@@ -66,10 +68,12 @@ VERBS = (
     verify,
     watch,
     replay,
+    sync,
 )
 for verb in VERBS:
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 app.add_typer(import_runs.app, name="import")
+app.add_typer(export.app, name="export")
 
 
 def main() -> None:

@@ -12,9 +12,14 @@ from orchestrator.library import Library
 
 
 def report_folder(store: str, study: str) -> Path:
-    """Return where the report of a study goes: beside the store, or here for one in a bucket; never into it."""
+    """Return where the report of a study goes; see `folder_beside`."""
+    return folder_beside(store, "report", study)
+
+
+def folder_beside(store: str, what: str, study: str) -> Path:
+    """Return where files about a study go: beside the store, or here for one in a bucket; never into it."""
     place = Path(store.rstrip("/").rpartition("/")[2]) if is_url(store) else Path(store)
-    return place.parent / f"{place.name}.report" / study
+    return place.parent / f"{place.name}.{what}" / study
 
 
 def command(

@@ -20,13 +20,14 @@ from jobs.store import open_store
 from jobs.study import Study
 from orchestrator.adaptive import Decision
 from orchestrator.cli.options import DEFAULT_STORE, Address, AsJson, Cpus, Insecure, StoreFolder, StudyFile, find_study
-from orchestrator.cli.report import report_folder
+from orchestrator.cli.report import folder_beside, report_folder
 from orchestrator.cli.show import console, print_headlines, print_json, print_summary
 from orchestrator.cli.watching import Show, Watching, say, showing
 from orchestrator.clusters import Cluster
 from orchestrator.declared import register
 from orchestrator.estimates.estimate import plain
 from orchestrator.library import Library
+from orchestrator.mirrors.beside import Beside, Round
 from orchestrator.progress import Watch
 from orchestrator.rounds import as_decided, train_rounds
 from orchestrator.scheduler import drive_under
@@ -107,9 +108,13 @@ def train(
     library = Library(open_store(store))
     register(library.store, as_decided(checked, library.store, file), file)
     began = time.monotonic()
-    with showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show:
-        state = _drive(checked, file, library, place, show, manner)
-    tables = library.collect(checked.name)
+    with Beside(
+        checked.settings.track, library.store.url, checked.name, partial(_mirror_folder, store, checked)
+    ) as mirrors:
+        with showing(Watch(library, checked.name, time.monotonic), quiet=as_json) as show:
+            state = _drive(checked, file, library, place, show, manner)
+        tables = library.collect(checked.name)
+        mirrored = mirrors.finish()
     summary = library.summary(checked.name)
     folder = None if no_report else report_folder(store, checked.name)
     from orchestrator.questions.headlines import headlines  # all estimates take a second to import
@@ -122,11 +127,13 @@ def train(
         write_report(question, shown, folder)
     if as_json:
         page = str(folder / "report.html") if folder else None
-        print_json(summary.as_dict() | {"shows": plain(shown), "report": page})
+        told = {"shows": plain(shown), "report": page, "mirrors": plain(mirrored)}
+        print_json(summary.as_dict() | told)
     else:
         print_summary(summary)
         print_headlines(shown.modes, [headline.text for headline in shown])
         _say_failures(tables["attempts"], state, store)
+        _say_mirrors(mirrored, checked.name, store)
         _say_end(summary, store, folder, time.monotonic() - began)
     if state.counts()[Status.FAILED]:
         raise typer.Exit(1)
@@ -205,6 +212,18 @@ def _say_failures(attempts: pa.Table, state: State, store: str) -> None:
         )
     if len(failed) > _MOST_FAILURES:
         console.print(f"… and {len(failed) - _MOST_FAILURES} more failed runs: seedbed query, table `attempts`")
+
+
+def _mirror_folder(store: str, study: Study, mirror: str) -> Path:
+    return folder_beside(store, mirror, study.name)
+
+
+def _say_mirrors(mirrored: dict[str, Round], study: str, store: str) -> None:
+    for mirror, last in mirrored.items():
+        if last.error:
+            later = f"seedbed sync {mirror} {study} --store {store}"
+            told = f"{last.error}; the rows are in the store, and go there later by: {later}"
+            console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _say_end(summary: StudySummary, store: str, folder: Path | None, seconds: float) -> None:

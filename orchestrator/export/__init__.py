@@ -1,0 +1,1 @@
+"""What a store holds, in the forms that a field shares."""
