@@ -1,5 +1,6 @@
 """`seedbed serve`: the dashboard in a browser."""
 
+import os
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ DriveAt = Annotated[
         "Without it, the page shows the command.",
     ),
 ]
+_POLITE = 10  # of nice: looking at a study takes nothing from what trains on the same machine
 
 
 def command(
@@ -83,9 +85,15 @@ def command(
     _say(dashboard.link(scope), as_json=as_json)
     if not as_json:
         _explain(host, is_loopback=settings.is_loopback)
+    _settle(drive_at)
+    dashboard.serve()
+
+
+def _settle(drive_at: str) -> None:
     # uvicorn raises a signal again when it has left; the default would end the process before it has tidied up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    dashboard.serve()
+    if not drive_at:
+        os.nice(_POLITE)  # what is watched goes first; drivers that a page starts would inherit it
 
 
 def _check(host: str, webhook: str, *, needs_tokens: bool) -> None:

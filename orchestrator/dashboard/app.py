@@ -4,7 +4,7 @@ Reading is threads' work (DuckDB and numpy let go of the interpreter), so a slow
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs
@@ -168,10 +168,10 @@ def _picture(view: View) -> Endpoint:
     return picture
 
 
-def _lines(view: View, make: Callable[[View, Params], bytes]) -> Endpoint:
+def _lines(view: View, make: Callable[[View, Params], Iterator[bytes]]) -> Endpoint:
     async def binary(request: Request) -> Response:
-        body = await run_in_threadpool(make, view, _params(request))
-        return Response(body, media_type="application/octet-stream")
+        pieces = await run_in_threadpool(make, view, _params(request))
+        return StreamingResponse(pieces, media_type="application/octet-stream")
 
     return binary
 

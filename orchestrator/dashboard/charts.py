@@ -5,8 +5,12 @@ columns it is drawn in, so no spike is lost; a zoom asks again, with the same nu
 """
 
 import json
+import os
 import struct
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +30,7 @@ from orchestrator.summary import curves_of
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _MOST_PIXELS, _PIXELS = 8_000, 1_200
+_PIECE_BYTES = 256 * 1024
 
 
 def chart_table(view: View, params: Params) -> pa.Table:
@@ -78,7 +83,7 @@ def _whole(text: str, what: str) -> int:
         raise QueryError(f"{what} is a whole number, not {text!r}") from None
 
 
-def lines(view: View, params: Params) -> bytes:
+def lines(view: View, params: Params) -> Iterator[bytes]:
     """Return every run's line of one condition between two steps, reduced to `px` columns of pixels; see `packed`."""
     shelf = view.feed.shelf(params["name"])
     label = _condition(shelf, params)
@@ -86,11 +91,12 @@ def lines(view: View, params: Params) -> bytes:
     return packed(view, shelf, shelf.tables["runs"].filter(wanted), params)
 
 
-def packed(view: View, shelf: Shelf, runs: pa.Table, params: Params) -> bytes:
-    """Return the lines of these runs, `metric` of `params` between its steps `from` and `to`.
+def packed(view: View, shelf: Shelf, runs: pa.Table, params: Params) -> Iterator[bytes]:
+    """Return the lines of these runs, `metric` of `params` between its steps `from` and `to`, piece by piece.
 
     4 bytes: the length of a JSON head {run_ids, steps, reduced, measured, launched, scores}, which is padded to a
-    multiple of 8; then float64 [run, step], little-endian, NaN where a run was not measured.
+    multiple of 8; then float64 [run, step], little-endian, NaN where a run was not measured. What comes from the
+    process beside comes through a file: megabytes in one piece would be in this process several times at once.
     """
     metric = params.get("metric") or shelf.summary.rule.metric
     mine = runs["run_id"].to_pylist()
@@ -98,17 +104,30 @@ def packed(view: View, shelf: Shelf, runs: pa.Table, params: Params) -> bytes:
     bounds = first, _whole(last, "to") if last else int(np.iinfo(np.int64).max)
     pixels = min(max(_whole(params.get("px") or str(_PIXELS), "px"), 2), _MOST_PIXELS)
     carried = Carried.of(shelf.tables).only(set(runs["condition_id"].to_pylist()), metric)
-    head, body = view.feed.beside.call(carried.size_bytes, _drawn, carried, metric, mine, bounds, pixels)
-    head |= {"launched": len(mine), "scores": _scores(view, shelf, mine)}
+    handle, path = tempfile.mkstemp(prefix="seedbed-lines-")
+    os.close(handle)
+    try:
+        head = view.feed.beside.call(carried.size_bytes, _draw_into, path, carried, metric, mine, bounds, pixels)
+        head |= {"launched": len(mine), "scores": _scores(view, shelf, mine)}
+        file = Path(path).open("rb")  # noqa: SIM115  (what reads it closes it)
+    finally:
+        Path(path).unlink()
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 4) % 8)
-    return struct.pack("<I", len(text)) + text + body
+    return _pieces(struct.pack("<I", len(text)) + text, file)
 
 
-def _drawn(
-    carried: Carried, metric: str, run_ids: list[str], bounds: tuple[int, int], pixels: int
-) -> tuple[dict[str, Any], bytes]:
-    """Return the head and the values of the lines between two steps, where the rows are read: here or beside."""
+def _pieces(head: bytes, file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        yield head
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+def _draw_into(
+    path: str, carried: Carried, metric: str, run_ids: list[str], bounds: tuple[int, int], pixels: int
+) -> dict[str, Any]:
+    """Write the values of the lines between two steps, where the rows are read, here or beside; returns the head."""
     curves = curves_of(_rows(carried.tables(), metric), run_ids)
     chosen = (curves.steps >= bounds[0]) & (curves.steps <= bounds[1])
     steps, values = curves.steps[chosen], curves.values[:, chosen]
@@ -119,7 +138,8 @@ def _drawn(
         "reduced": len(shown_steps) < len(steps),
         "measured": int((~np.isnan(values)).any(axis=1).sum()),
     }
-    return head, np.ascontiguousarray(shown, "<f8").tobytes()
+    np.ascontiguousarray(shown, "<f8").tofile(path)
+    return head
 
 
 def _rows(tables: Tables, metric: str) -> pa.Table:

@@ -1,5 +1,6 @@
 """The table of runs: filtered, grouped by a factor, with the numbers of each group."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -114,7 +115,7 @@ def chosen_page(view: View, params: Params) -> Body:
     return columns_of(chosen_fan(view, params)) | {"question": chosen_question(view, params).links(study)}
 
 
-def chosen_lines(view: View, params: Params) -> bytes:
+def chosen_lines(view: View, params: Params) -> Iterator[bytes]:
     """Return the lines of the runs of `run`, as `charts.packed` does; raises NotFound, QueryError."""
     shelf = view.feed.shelf(study_of(view, params))
     return packed(view, shelf, _chosen(shelf, params), params)

@@ -1,10 +1,12 @@
 // Curves over runs on canvases: the fan of quantiles, every run's line, chosen runs, and n where it changes.
 import { area, axes, path } from "./axes.js";
 import { element, svg } from "./dom.js";
+import { crossings, painted } from "./raster.js";
 import { number } from "./state.js";
 
 const QUANTILES = ["q95", "q75", "q50", "q25", "q05"];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const MANY = 60;  // lines, above which they are drawn as one picture
 const faint = (name, share) => colour(name) + Math.round(share * 255).toString(16).padStart(2, "0");
 
 // Lines as they come from the server: a head of JSON, then float64 [run, step].
@@ -54,7 +56,7 @@ export class Panel {
     this.first = data.length;
     if (useLines) {
       const at = new Map(steps.map((s, i) => [s, i])), same = steps.length === this.lines.steps.length;
-      const many = this.lines.run_ids.length > 60;
+      const many = this.lines.run_ids.length > MANY;
       this.lines.run_ids.forEach((run, i) => {
         const values = this.lines.values[i];
         let line = values;  // a whole line over the same steps is drawn from where it lies
@@ -64,7 +66,8 @@ export class Panel {
         }
         const marked = this.marked.has(run);
         data.push(line);
-        series.push({ stroke: marked ? colour("--green") : faint(this.lines.scores[run] ? "--orange" : "--blue", many ? 0.35 : 0.6), width: marked ? 2.5 : 1, points: { show: false }, spanGaps: true });
+        const own = many && !marked ? { paths: () => null, auto: false } : {};
+        series.push({ stroke: marked ? colour("--green") : faint(this.lines.scores[run] ? "--orange" : "--blue", 0.6), width: marked ? 2.5 : 1, points: { show: false }, spanGaps: true, ...own });
       });
     }
     const n = steps.length ? this.fan.map((r) => r.n) : [];
@@ -86,11 +89,24 @@ export class Panel {
       scales: { x: { time: false, range: (u, low, high) => this.zoom ?? [low, high] }, y: { range: () => y }, n: { range: () => [0, 6 * this.launched] } },
       axes: [{ ...axis, size: 30, values: (u, v) => v.map((s) => number(s)) }, { ...axis, size: 46 }],
       hooks: {
+        drawAxes: [(u) => this.drawMany(u)],
         setCursor: [(u) => this.tell(u.cursor.idx)],
         setSelect: [(u) => { if (u.select.width > 8) this.onZoom([u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")]); }],
         ready: [(u) => u.over.addEventListener("click", () => { const run = this.nearest(u); if (run) this.onPick(run); })],
       },
     };
+  }
+
+  // Lines that are too many to be stroked one by one, below what is drawn of them by name.
+  drawMany(u) {
+    if (this.view === "fan" || !(this.lines?.run_ids.length > MANY)) return;
+    const { left, top, width, height } = u.bbox;
+    const groups = [["--blue", false], ["--orange", true]].map(([name, success]) => {
+      const lines = this.lines.values.filter((_, i) => !this.marked.has(this.lines.run_ids[i]) && Boolean(this.lines.scores[this.lines.run_ids[i]]) === success);
+      const column = (step) => u.valToPos(step, "x", true) - left, row = (value) => u.valToPos(value, "y", true) - top;
+      return { counts: crossings(this.lines.steps, lines, column, row, width, height), rgb: rgbOf(colour(name)) };
+    });
+    u.ctx.drawImage(painted(groups, width, height, 0.35), left, top);
   }
 
   nearest(u) {
@@ -160,6 +176,8 @@ export class Panel {
     return chart.root;
   }
 }
+
+const rgbOf = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
 // The first points of all lines as rows; or only how many points there are.
 export function pointsOf(panels, most, onlyCount = false) {
