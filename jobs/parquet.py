@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -77,8 +76,10 @@ def read_where(path: Path, column: str, value: str, columns: Iterable[str]) -> p
     return rows.filter(pc.field(column) == value).select(wanted)
 
 
-def dataset(paths: Iterable[Path], schema: pa.Schema) -> ds.Dataset:
-    """Return the files as one table that is read as far as a question needs it, page checksums compared."""
+def dataset(paths: Iterable[Path], schema: pa.Schema) -> Any:
+    """Return the files as one pyarrow Dataset that is read as far as a question needs it, page checksums compared."""
+    import pyarrow.dataset as ds  # it brings pandas, for which no pack that starts again should wait
+
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     form = ds.ParquetFileFormat(default_fragment_scan_options=options)
     return ds.dataset([str(path) for path in paths], schema=schema, format=form)
