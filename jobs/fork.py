@@ -6,22 +6,51 @@
       redraw: [data]             # seeds that the children draw anew; the others stay their parent's
       reinitialise: [blocks.1]   # parameters drawn anew from the child's init seed; needs `init` in redraw
       moments: kept              # of the optimiser; or zero
+      line: {pairs: all, points: 11}   # begin between two parents: on the straight line, both ends included
 
 A child's steps count on from its parent's: `training.steps` is where it ends. With `steps: [last]`, nothing redrawn
 and more steps it is a continuation. Parents are named by their ids, which their file decides: no store is needed to
 know the children. A parent is the parent of every condition with the same task and model.
+
+Runs on a line need no steps of their own: with `training.steps` equal to the parents' they are only measured.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
 from jobs.seeds import Seeds
-from jobs.spec import Origin, Spec
+from jobs.spec import Origin, Spec, Toward
 
 Stream = Literal["init", "data", "dropout"]
+
+
+class LineRule(Spec):
+    """Between which runs of a condition the children begin, and at how many points of each straight line.
+
+    pairs   all: of any two runs; siblings: of two that were forked from one run
+    first   the most runs, in their declared order, that take part: n runs make n (n - 1) / 2 pairs; null: all of them
+    points  evenly spaced, both ends among them
+    """
+
+    pairs: Literal["all", "siblings"]
+    points: Annotated[int, Field(ge=3, le=1001)] = 11
+    first: Annotated[int, Field(ge=2)] | None = None
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Return where on a line the points lie, 0 to 1."""
+        return tuple(point / (self.points - 1) for point in range(self.points))
+
+    def pairs_of(self, parents: "Sequence[Parent]") -> "Iterator[tuple[Parent, Parent]]":
+        """Yield the two ends of each line, in the declared order of the runs."""
+        for one, other in combinations(parents[: self.first], 2):
+            is_sibling = one.origin is not None and other.origin is not None and one.origin == other.origin
+            if self.pairs == "all" or is_sibling:
+                yield one, other
 
 
 class ForkRule(Spec):
@@ -32,6 +61,7 @@ class ForkRule(Spec):
     redraw: Annotated[tuple[Stream, ...], Field(strict=False)] = ()
     reinitialise: Annotated[tuple[str, ...], Field(strict=False)] = ()
     moments: Literal["kept", "zero"] = "kept"
+    line: LineRule | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong) for what does not fit together."""
@@ -42,6 +72,10 @@ class ForkRule(Spec):
             )
         if self.reinitialise and "init" not in self.redraw:
             yield "reinitialise", "parameters drawn anew need an init seed of their own: put init into redraw"
+        if self.line and self.redraw:
+            yield "redraw", "runs on a line begin between two parents, with nothing redrawn"
+        if self.line and self.moments == "kept":
+            yield "line", "moments of two runs cannot be mixed: write `moments: zero`"
 
 
 class Parent(Protocol):
@@ -55,15 +89,23 @@ class Parent(Protocol):
     def seeds(self) -> Seeds:
         """Return its seeds."""
 
+    @property
+    def origin(self) -> Origin | None:
+        """Return where it begins itself, if not from nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForkPoint:
-    """Where the children of one condition begin: at `step` of the runs of the condition `parent_condition`."""
+    """Where the children of one condition begin: at `step` of the runs of the condition `parent_condition`.
+
+    fraction  how far from one parent to another, where they begin on a line
+    """
 
     rule: ForkRule
     step: int
     parent_condition: str
     parents: tuple[Parent, ...]
+    fraction: float | None = None
 
     def spec(self) -> dict[str, Any]:
         """Return what of it is part of the identity of a condition."""
@@ -72,10 +114,18 @@ class ForkPoint:
             "redrawn": list(self.rule.reinitialise),
             "moments": self.rule.moments,
             "parent_condition": self.parent_condition,
-        }
+        } | ({} if self.fraction is None else {"fraction": self.fraction})
 
     def children(self, drawn: Sequence[Seeds]) -> Iterator[tuple[Seeds, Origin]]:
-        """Yield seeds and origin of every child, parent by parent: each with every seed of the design."""
+        """Yield seeds and origin of every child, parent by parent: each with every seed of the design.
+
+        A child on a line has the seeds of the parent from which the line begins.
+        """
+        if self.rule.line and self.fraction is not None:
+            for one, other in self.rule.line.pairs_of(self.parents):
+                toward = Toward(run_id=other.id, fraction=self.fraction)
+                yield one.seeds, Origin(run_id=one.id, step=self.step, moments="zero", toward=toward)
+            return
         for parent in self.parents:
             origin = Origin(run_id=parent.id, step=self.step, redrawn=self.rule.reinitialise, moments=self.rule.moments)
             for seeds in drawn if self.rule.redraw else [parent.seeds]:

@@ -13,7 +13,7 @@ from jobs.spec import Condition, Origin
 
 IDENTITY_VERSION = 1
 # Keys that came after the first ids: written only where they are not at their default, so that older ids stay.
-_ADDED_LATER: tuple[tuple[str, str, Any], ...] = (("training", "z_loss", 0.0),)
+_ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = ((("training", "z_loss"), 0.0), (("measure",), []))
 _DIGITS = 20  # 80 bits; a collision is an error all the same, because specs are compared on reading
 
 
@@ -34,16 +34,19 @@ def sha256(data: bytes) -> str:
 def condition_spec(condition: Condition) -> dict[str, Any]:
     """Return the condition as plain data, the form in which it is hashed and stored."""
     spec = condition.model_dump(mode="json")
-    for part, key, default in _ADDED_LATER:
-        if spec[part][key] == default:
-            del spec[part][key]
+    for (*path, key), default in _ADDED_LATER:
+        part = spec
+        for name in path:
+            part = part[name]
+        if part[key] == default:
+            del part[key]
     return spec
 
 
 def run_spec(condition: dict[str, Any], seeds: Seeds, origin: Origin | None = None) -> dict[str, Any]:
     """Return the resolved spec of a run as plain data: what its id is the hash of."""
     spec = {"identity": IDENTITY_VERSION, "condition": condition, "seeds": seeds.as_dict()}
-    return spec | {"origin": origin.model_dump(mode="json")} if origin else spec
+    return spec | {"origin": origin.spec()} if origin else spec
 
 
 def parse_run_spec(spec: dict[str, Any]) -> tuple[Condition, Seeds, Origin | None]:

@@ -53,6 +53,7 @@ RUNS = pa.schema(
         pa.field("last_step", pa.int64(), nullable=False),  # the last step with a row; -1 without any
         pa.field("planned_steps", pa.int64(), nullable=False),
         pa.field("parent_run", pa.string(), nullable=False),  # where a fork begins; empty for a fresh run
+        pa.field("toward_run", pa.string(), nullable=False),  # the other end of the line on which it begins; else empty
         pa.field("first_step", pa.int64(), nullable=False),  # of the parent, at which it begins; 0 for a fresh run
         pa.field("mixed_environment", pa.bool_(), nullable=False),  # its parts were trained under several fingerprints
     ]

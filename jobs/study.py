@@ -167,6 +167,7 @@ class StudySettings(Spec):
     optimizer: dict[str, Any]
     training: dict[str, Any]
     probes: Schedule = Every(every=50)
+    measure: Annotated[tuple[Literal["weights"], ...], Field(strict=False)] = ()
     checkpoints: CheckpointRule = CheckpointRule()
     success: SuccessRule = SuccessRule()
     scale: str = ""

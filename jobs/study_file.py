@@ -25,6 +25,7 @@ from jobs.yaml_tree import YamlTree, parse
 
 MOST_CONDITIONS = 1_000_000
 _SHOWN_FAULTS = 50
+_PAIRED = {"all": "there: a line needs two", "siblings": "siblings: forked at one step of one run"}
 
 
 def read_study(path: Path, below: frozenset[Path] = frozenset()) -> Study:
@@ -110,7 +111,9 @@ class _Reader:
         return [(keys, block) for keys, block in blocks if all(isinstance(v, list) for v in block.values())]
 
     def _factor_names(self) -> list[str]:
-        forked = ["fork.step"] if self.tree.data.get("fork") else []
+        fork = self.tree.data.get("fork")
+        forked = ["fork.step"] if fork else []
+        forked += ["fork.fraction"] if isinstance(fork, dict) and fork.get("line") else []
         return [*(str(name) for _, block in self._blocks() for name in block), *forked]
 
     def _points(self) -> list[GridPoint]:
@@ -158,17 +161,22 @@ class _Reader:
             runs = tuple(run for run in parents.runs if run.point is above)
             last = above.condition.training.steps
             steps = [last if step == "last" else step for step in rule.steps]
+            if rule.line and not any(True for _ in rule.line.pairs_of(runs)):
+                self._add(("fork", "line"), f"{above.label}: no two of its runs are {_PAIRED[rule.line.pairs]}")
             for step in steps:
-                if step > last or step >= point.condition.training.steps or steps.count(step) > 1:
-                    span = f"the parents have {last} steps, the children end at {point.condition.training.steps}"
+                end = point.condition.training.steps
+                if step > min(last, end) or (step == end and not rule.line) or steps.count(step) > 1:
+                    span = f"the parents have {last} steps, the children end at {end}"
                     self._add(("fork", "steps"), f"{step} is no step to fork at, or is there twice: {span}")
                     continue
-                fork = ForkPoint(rule, step, above.id, runs)
-                names = (("fork.step", step), *((("fork.of", above.label),) if len(fitting) > 1 else ()))
-                factors = (*point.factors, *names)
-                found.append(
-                    GridPoint(condition_id(point.spec, fork.spec()), factors, point.condition, point.spec, fork)
-                )
+                of = (("fork.of", above.label),) if len(fitting) > 1 else ()
+                for fraction in rule.line.fractions if rule.line else (None,):
+                    fork = ForkPoint(rule, step, above.id, runs, fraction)
+                    on_line = () if fraction is None else (("fork.fraction", fraction),)
+                    factors = (*point.factors, ("fork.step", step), *of, *on_line)
+                    found.append(
+                        GridPoint(condition_id(point.spec, fork.spec()), factors, point.condition, point.spec, fork)
+                    )
         return found
 
     def _block_is_possible(self, keys: Keys, block: GridBlock) -> bool:
@@ -202,11 +210,12 @@ class _Reader:
             **{root: raw[root] for root in FACTOR_ROOTS if root != "task"},
             "probes": data.get("probes", {"every": 50}),
             "milestones": milestones,
+            "measure": data.get("measure", []),
         }
         try:
             condition = Condition.model_validate(candidate)
         except ValidationError as error:
-            errors = [e for e in error.errors() if e["loc"][0] not in ("probes", "milestones")]
+            errors = [e for e in error.errors() if e["loc"][0] not in ("probes", "milestones", "measure")]
             self._add_all(errors, Condition, (), places)
             return None
         if task is None:

@@ -55,6 +55,7 @@ class Declared:
     imported  the digest of an import, for runs that were trained elsewhere; else empty
     stop   the rule that gives the seeds, and how many each condition had before it looked; None: a fixed number
     files  path → text of every file that the study names, by paths relative to its own
+    families  of runs on lines between forked runs: end of a line → the run it was forked from; else empty
     """
 
     name: str
@@ -71,6 +72,7 @@ class Declared:
     imported: str = ""
     stop: tuple[StopRule, int] | None = None
     files: dict[str, str] = field(default_factory=dict)
+    families: dict[str, str] = field(default_factory=dict)
 
 
 def register(store: Store, study: Study, file: str) -> Declared:
@@ -79,7 +81,10 @@ def register(store: Store, study: Study, file: str) -> Declared:
     The source of a user's own task goes along, so that a worker anywhere finds it. Raises StudyError where a fork's
     parents were never started in this store; then nothing is written.
     """
-    _check_parents(store, study, file)
+    missing = parents_missing(store, study)
+    if missing and (rule := study.settings.fork):
+        told = f"{len(missing)} parents were never started in this store: first seedbed run {rule.study}"
+        raise StudyError((Fault(file, 0, "fork.study", f"{told} --store {store.url}"),))
     for code, source in study.task_sources.items():
         put_same(store, task_key(code), source.encode())
     for place in study.corpora:
@@ -100,15 +105,12 @@ def _put_body(store: Store, body: dict[str, Any]) -> Declared:
     return _declared(body, revision)
 
 
-def _check_parents(store: Store, study: Study, file: str) -> None:
-    rule = study.settings.fork
-    if rule is None:
-        return
+def parents_missing(store: Store, study: Study) -> set[str]:
+    """Return the runs that others of the study begin from and that were never started in the store."""
+    if study.settings.fork is None:
+        return set()
     started = {parsed[0] for key in store.keys("attempts/") if (parsed := parse_attempt_key(key))}
-    missing = {run.origin.run_id for run in study.runs if run.origin} - started
-    if missing:
-        told = f"{len(missing)} parents were never started in this store: first seedbed run {rule.study}"
-        raise StudyError((Fault(file, 0, "fork.study", f"{told} --store {store.url}"),))
+    return {parent for run in study.runs if run.origin for parent in run.origin.parents} - started
 
 
 def declare(study: Study, file: str) -> Declared:
@@ -135,31 +137,42 @@ def _body(study: Study, file: str) -> dict[str, Any]:
     places = {point.id: index for index, point in enumerate(study.points)}
     stop = study.settings.stop
     ruled = {"stop": {"rule": stop.model_dump(mode="json"), "first": study.first_batch}} if stop else {}
-    return ruled | {
-        "study": study.name,
-        "file": file,
-        "text": study.text,
-        "question": study.settings.question,
-        "paper": study.settings.paper,
-        "scale": study.scale,
-        "success": study.settings.success.model_dump(mode="json"),
-        "tasks": sorted(study.task_sources),
-        "files": files_of(study),
-        "conditions": [
-            {
-                "id": point.id,
-                "label": point.label,
-                "factors": [[name, value] for name, value in point.factors],
-                "planned_steps": point.condition.training.steps,
-            }
-            for point in study.points
-        ],
-        "runs": [
-            [run.id, places[run.point.id], *run.seeds.as_dict().values()]
-            + ([run.origin.model_dump(mode="json")] if run.origin else [])
-            for run in study.runs
-        ],
-    }
+    families = _families(study)
+    return (
+        ruled
+        | ({"families": families} if families else {})
+        | {
+            "study": study.name,
+            "file": file,
+            "text": study.text,
+            "question": study.settings.question,
+            "paper": study.settings.paper,
+            "scale": study.scale,
+            "success": study.settings.success.model_dump(mode="json"),
+            "tasks": sorted(study.task_sources),
+            "files": files_of(study),
+            "conditions": [
+                {
+                    "id": point.id,
+                    "label": point.label,
+                    "factors": [[name, value] for name, value in point.factors],
+                    "planned_steps": point.condition.training.steps,
+                }
+                for point in study.points
+            ],
+            "runs": [
+                [run.id, places[run.point.id], *run.seeds.as_dict().values()]
+                + ([run.origin.spec()] if run.origin else [])
+                for run in study.runs
+            ],
+        }
+    )
+
+
+def _families(study: Study) -> dict[str, str]:
+    """Return of each forked run at the end of a line the run that it was forked from."""
+    ends = (parent for point in study.points if point.fork and point.fork.rule.line for parent in point.fork.parents)
+    return {end.id: end.origin.run_id for end in ends if end.origin}
 
 
 def _declared(body: dict[str, Any], revision: int) -> Declared:
@@ -182,6 +195,7 @@ def _declared(body: dict[str, Any], revision: int) -> Declared:
         tasks=tuple(body.get("tasks", ())),
         stop=_stop(body.get("stop")),
         files=dict(body.get("files", {})),  # records from before files went along have none
+        families=dict(body.get("families", {})),
     )
 
 

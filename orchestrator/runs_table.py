@@ -62,6 +62,7 @@ class RunsTables:
                     "last_step": last_step.get(run.id, -1),
                     "planned_steps": run.condition.planned_steps,
                     "parent_run": run.origin.run_id if run.origin else "",
+                    "toward_run": run.origin.toward.run_id if run.origin and run.origin.toward else "",
                     "first_step": run.origin.step if run.origin else 0,
                     "mixed_environment": self._is_mixed(mine),
                 }

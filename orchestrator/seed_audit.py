@@ -135,6 +135,8 @@ def _seeds_of(run: Run) -> dict[str, str]:
     if run.origin:
         # A fork's weights are its parent's, and where some are drawn anew, its own seed's, too.
         start = f"{run.origin.run_id}@{run.origin.step}"
+        if run.origin.toward:
+            start += f"+{run.origin.toward.fraction:g}*{run.origin.toward.run_id}"
         seeds["init"] = f"{start}+{seeds['init']}" if run.origin.redrawn else start
     return seeds
 

@@ -7,7 +7,7 @@ from jobs.findings import Finding
 from jobs.schedule import steps_of
 from jobs.store import Store
 from workers.checkpoint import Link, Saved, checkpoints_of, read_slice
-from workers.replay import MODEL
+from workers.engines import MODEL
 from workers.seed_proof import weights_digest
 from workers.stored import StoredRun, stored_run
 
@@ -20,7 +20,7 @@ def planned_milestones(stored: StoredRun) -> list[int]:
         return list(steps)
     own = {step for step in steps if step > origin.step}
     # A fork's first state is its parent's, by reference, unless something in it was changed.
-    return sorted(own | ({origin.step} if origin.is_changed else set()))
+    return sorted(own | ({origin.step} if origin.is_saved_anew else set()))
 
 
 def planned_probes(stored: StoredRun) -> list[int]:
@@ -45,10 +45,11 @@ def chain(
         return
     bound = step
     for link in parents:
-        of_origin = origin is not None and (link.run_id, link.step) == (origin.run_id, origin.step)
-        if of_origin and link is parents[-1]:
+        if origin is not None and link.run_id in origin.parents and link.step == origin.step:
             yield from _origin_link(store, run_id, step, key, link)
-            return
+            if link is parents[-1]:
+                return
+            continue
         if link.run_id != run_id:
             yield Finding("chain", run_id, step, key, f"its parent is step {link.step} of another run, {link.run_id}")
             return

@@ -133,7 +133,7 @@ def _train(
     origin = request.runs[0].origin
     first_step = saved[0].step if saved else origin.step if origin else 0
     # The first state of a fork is its parent's, by reference; it is a checkpoint of its own only if it was changed.
-    is_saved = bool(saved) or (origin is not None and not origin.is_changed)
+    is_saved = bool(saved) or (origin is not None and not origin.is_saved_anew)
     last_saved = first_step if is_saved else FRESH
     with Writer() as writer:
         shards = ShardWriter(store, keys, clock)
@@ -142,7 +142,7 @@ def _train(
             Start(first_step, is_first=not saved),
             engine,
             Batches(task, streams, condition.training.batch_size, crew),
-            Probes(task, streams, crew, shards),
+            Probes(task, streams, crew, shards, condition.measure),
             Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
             tally,
             stop,
@@ -167,9 +167,9 @@ def _begin(
     rows = []
     for run, stream in zip(request.runs, streams, strict=True):
         if run.origin:
-            row, link = first_state(store, run.origin, request.condition, task, stream, progress)
+            row, links = first_state(store, run.origin, request.condition, task, stream, progress)
             rows.append(row)
-            parents[run.run_id] = (link,)
+            parents[run.run_id] = links
     if rows:
         engine.load(join(rows))
         make_deterministic(request.threads, len(request.runs))  # a replay of a parent has set its own

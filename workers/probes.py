@@ -18,7 +18,8 @@ from jobs.seeds import Streams
 from jobs.tasks.task import IGNORE, Batch, Mean, Task
 from workers.batches import check_batch
 from workers.crew import Crew, Member
-from workers.engines import Engine
+from workers.engines import MODEL, Engine
+from workers.weight_statistics import weight_statistics
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +82,16 @@ class Rows(Protocol):
 
 @dataclass(slots=True)
 class Probes:
-    """Measures every run of a pack that is alive and adds the rows to its shards."""
+    """Measures every run of a pack that is alive and adds the rows to its shards.
+
+    measured  what is measured beside the task's held-out sets
+    """
 
     task: Task
     streams: Sequence[Streams]
     crew: Crew
     shards: Rows
+    measured: Sequence[str] = ()
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
 
     def measure(self, step: int, engine: Engine, tally: Tally) -> None:
@@ -99,6 +104,14 @@ class Probes:
         tally.clear()
         for name in self._names(step):
             self._measure_set(name, step, engine)
+        if "weights" in self.measured:
+            self._measure_weights(step, engine)
+
+    def _measure_weights(self, step: int, engine: Engine) -> None:
+        weights = {name: value for name, value in engine.state().items() if name.startswith(MODEL)}
+        for member in self.crew.alive:
+            for metric, value in weight_statistics(weights, member.slot).items():
+                self._add(member, step, metric, value)
 
     def _names(self, step: int) -> list[str]:
         for member in self.crew.alive:

@@ -1,7 +1,7 @@
 """Any step of any run: train from the nearest checkpoint to the step, in memory, and have the weights that were there.
 
 The same loop, engine and draws as in a pack, for one run; bits do not depend on the pack, so the state is the one
-that the pack had. A fork's first state is made here, too: the parent's, with what is drawn anew.
+that the pack had. A fork's first state is made here, too: the parent's with what is drawn anew, or between two of them.
 """
 
 import fnmatch
@@ -25,7 +25,7 @@ from workers.batches import Batches
 from workers.checkpoint import Kind, Link, Saved, checkpoints_of, read_slice, slice_digest
 from workers.crew import Crew, Member
 from workers.determinism import make_deterministic
-from workers.engines import Engine
+from workers.engines import MODEL, Engine
 from workers.engines.packed import PackedEngine
 from workers.probes import Probes, Tally
 from workers.progress import Progress
@@ -33,7 +33,7 @@ from workers.stored import StoredRun, load_task, stored_run
 from workers.train import Plan, Start, train
 
 log = logging.getLogger(__name__)
-MODEL, MOMENTS = "model.", ("adamw.first.", "adamw.second.")
+MOMENTS = ("adamw.first.", "adamw.second.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,8 @@ def _train_to(
     plan = Plan(step, frozenset(steps_of(run.condition.probes, steps)), frozenset(), rolling_every=steps + 1)
     start = Start(run.first_step if began == FRESH else began, is_first=began == FRESH)
     batches = Batches(task, streams, run.condition.training.batch_size, crew)
-    train(plan, start, engine, batches, Probes(task, streams, crew, rows), _Memory(), tally, threading.Event())
+    probes = Probes(task, streams, crew, rows, run.condition.measure)
+    train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
     if crew.members[0].step < step:
         ended = crew.members[0]
         raise SeedbedError(f"run {run.run_id} is {ended.status} at step {ended.step}: {ended.reason}")
@@ -158,23 +159,37 @@ def first_state(
     task: Task,
     streams: Streams,
     progress: Progress | None = None,
-) -> tuple[dict[str, torch.Tensor], Link]:
-    """Return the state [1, …] in which a fork begins, without tally, and the parent's checkpoint it stems from.
+) -> tuple[dict[str, torch.Tensor], tuple[Link, ...]]:
+    """Return the state [1, …] in which a fork begins, without tally, and the parents' checkpoints it stems from.
 
-    Where the parent has no checkpoint at that step it is trained to it, in memory. Raises NotFound where the parent
-    was never started, or has parameters of other names or shapes.
+    The last of those is the parent by which the fork is named. Where a parent has no checkpoint at that step it is
+    trained to it, in memory. Raises NotFound where a parent was never started, or has parameters of other names or
+    shapes.
     """
-    parent = replay(store, origin.run_id, origin.step, progress=progress)
+    parents = [replay(store, run_id, origin.step, progress=progress) for run_id in origin.parents]
     fresh = engine_of(condition, task, [streams]).state()
-    state = {name: tensor for name, tensor in parent.state.items() if name in fresh}
-    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in fresh.items()}:
-        raise NotFound(f"{origin.run_id}@{origin.step}", "has not the parameters that its fork needs")
+    states = [{name: tensor for name, tensor in parent.state.items() if name in fresh} for parent in parents]
+    for parent, found in zip(parents, states, strict=True):
+        if {n: t.shape for n, t in found.items()} != {n: t.shape for n, t in fresh.items()}:
+            raise NotFound(f"{parent.run.run_id}@{origin.step}", "has not the parameters that its fork needs")
+    state = states[0]
+    if origin.toward:
+        for name in state:
+            if name.startswith(MODEL):
+                state[name] = between(state[name], states[1][name], origin.toward.fraction)
     for name in state:
         kind = next(kind for kind in (MODEL, *MOMENTS) if name.startswith(kind))
         redrawn = is_redrawn(name.removeprefix(kind), origin)
         if redrawn or (kind in MOMENTS and origin.moments == "zero"):
             state[name] = fresh[name].clone()  # fresh moments are zero
-    return state, Link(origin.run_id, origin.step, parent.sha256)
+    return state, tuple(Link(parent.run.run_id, origin.step, parent.sha256) for parent in reversed(parents))
+
+
+def between(one: torch.Tensor, other: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Return the point on the straight line from `one` to `other`; the ends are the ends, bit for bit."""
+    if fraction in (0.0, 1.0):
+        return (one if fraction == 0.0 else other).clone()
+    return ((1 - fraction) * one.double() + fraction * other.double()).to(one.dtype)
 
 
 def is_redrawn(parameter: str, origin: Origin) -> bool:

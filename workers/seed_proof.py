@@ -78,7 +78,7 @@ def _initial(family: Family, run: PackRun, streams: Streams) -> str:
     if origin is None:
         return weights_digest(drawn)
     # A fork's weights are its parent's, which are known by the parent's name; what is drawn anew is seen here.
-    parent = canonical_json(origin.model_dump(mode="json"))
+    parent = canonical_json(origin.spec())
     return sha256(parent + weights_digest(drawn).encode())
 
 

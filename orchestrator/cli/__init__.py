@@ -1,7 +1,7 @@
 """The command line: one file per verb, which parses, calls and prints.
 
     seedbed plan | run | submit | resume | stop | extend
-    seedbed list | status | logs | metrics | collect | query | estimate | report | serve | watch | plot
+    seedbed list | status | logs | metrics | collect | query | estimate | predict | report | serve | watch | plot
     seedbed verify | replay | import | export | sync | tokenize
 
 Exit codes: 0 done; 1 some runs failed, or the store or the cluster did; 2 bad input; 130 interrupted.
@@ -23,6 +23,7 @@ from orchestrator.cli import (
     metrics,
     plan,
     plot,
+    predict,
     query,
     replay,
     report,
@@ -62,6 +63,7 @@ VERBS = (
     collect,
     query,
     estimate,
+    predict,
     report,
     serve,
     plot,

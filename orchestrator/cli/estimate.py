@@ -57,7 +57,6 @@ def command(
 
     [bold]Example:[/bold] seedbed estimate success-over-scale demo --store demo-store
     """
-    from orchestrator.questions.lines import lines
     from orchestrator.questions.registry import QUESTIONS  # all estimates, and with them most of scipy, take a second
 
     if list_:
@@ -69,12 +68,20 @@ def command(
     options = Options(
         metric, against, *places, gap, loss_gap, window, falling, tokens, shared, tolerance, unstable, seed
     )
+    answer(question, study, store, options, as_json=as_json)
+
+
+def answer(question: str, study: str, store: str, options: Options, *, as_json: bool) -> None:
+    """Ask a question and print its answer."""
+    from orchestrator.questions.lines import lines
+    from orchestrator.questions.registry import QUESTIONS
+
     library = Library(open_store(store))
     name = library.only(study)
     with working(f"{name}: {question}", quiet=as_json) as watch:
         found = library.ask(question, name, options, watch)
     if as_json:
-        measured = metric or library.declared(name).success.metric
+        measured = options.metric or library.declared(name).success.metric
         print_json({"question": question, "study": name, "metric": measured, "answer": plain(found)})
         return
     console.print(f"{name}: {QUESTIONS[question].tells}", highlight=False, markup=False, style="bold")

@@ -16,15 +16,16 @@ from jobs.errors import ClusterError, LeaseLost
 from jobs.layout import PackKeys
 from jobs.records import Status
 from jobs.requests import StopWatch, stops
-from jobs.store import open_store
+from jobs.store import Store, open_store
 from jobs.study import Study
+from jobs.study_file import read_study
 from orchestrator.adaptive import Decision
 from orchestrator.cli.options import DEFAULT_STORE, Address, AsJson, Cpus, Insecure, StoreFolder, StudyFile, find_study
 from orchestrator.cli.report import folder_beside, report_folder
 from orchestrator.cli.show import console, print_headlines, print_json, print_summary
 from orchestrator.cli.watching import Show, Watching, say, showing
 from orchestrator.clusters import Cluster
-from orchestrator.declared import register
+from orchestrator.declared import parents_missing, register
 from orchestrator.estimates.estimate import plain
 from orchestrator.library import Library
 from orchestrator.mirrors.beside import Beside, Round
@@ -68,6 +69,8 @@ def command(
     again. Where another process drives the study, this one watches, and goes on if that one dies. At the end: a table
     per condition, figures, and one HTML page.
 
+    A study that begins where other runs were (`fork:`) trains those first, where the store has not got them.
+
     With --address the packs train on a running Ray, and this process drives them; `seedbed submit` leaves that to the
     cluster, too.
 
@@ -77,6 +80,7 @@ def command(
     place = partial(find_cluster, cluster, cpus, address, insecure=insecure)
     opened = open_store(store, create=True)
     manner = Manner(stops(opened, checked.name), takeover=takeover, strict=strict_environment)
+    _train_parents(checked, opened, place, strict=strict_environment, quiet=as_json)
     train(checked, file, store, place, manner, no_report=no_report, as_json=as_json)
 
 
@@ -137,6 +141,22 @@ def train(
         _say_end(summary, store, folder, time.monotonic() - began)
     if state.counts()[Status.FAILED]:
         raise typer.Exit(1)
+
+
+def _train_parents(study: Study, store: Store, place: Callable[[], Cluster], *, strict: bool, quiet: bool) -> None:
+    """Train the studies that this one begins from, the oldest first, as far as the store has nothing of their runs."""
+    rule = study.settings.fork
+    if rule is None or not parents_missing(store, study):
+        return
+    file = study.folder / rule.study
+    above = read_study(file)
+    _train_parents(above, store, place, strict=strict, quiet=quiet)
+    say(f"{study.name} begins where runs of {above.name} were, which are not in the store: those first")
+    library, manner = Library(store), Manner(stops(store, above.name), strict=strict)
+    register(store, as_decided(above, store, str(file)), str(file))
+    with showing(Watch(library, above.name, time.monotonic), quiet=quiet) as show:
+        _drive(above, str(file), library, place, show, manner)
+    library.collect(above.name)
 
 
 def _drive(

@@ -168,6 +168,7 @@ def _runs(declared: Declared, runs: list[ImportedRun], standing: pa.Table) -> pa
             "last_step": last_step.get(run.id, -1),
             "planned_steps": conditions[run.condition_id].planned_steps,
             "parent_run": "",
+            "toward_run": "",
             "first_step": 0,
             "mixed_environment": False,
         }

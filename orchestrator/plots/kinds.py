@@ -26,6 +26,7 @@ from orchestrator.questions.along_training import brackets, onsets_of_one
 from orchestrator.questions.along_training import states as latent_states
 from orchestrator.questions.asked import Question
 from orchestrator.questions.between_runs import groups, variance
+from orchestrator.questions.on_lines import between_runs
 from orchestrator.questions.over_scale import law_at, mean_change
 from orchestrator.summary import ConditionSummary
 
@@ -220,6 +221,26 @@ def _traits(means: Floats, metrics: tuple[str, ...]) -> str:
     return "\n".join(f"{short(metrics[place], 24)} {means[place]:+.1f}" for place in chosen)
 
 
+def lines(question: Question) -> Figure:
+    """Return the heights along the straight lines between runs, for each condition of those."""
+    found = between_runs(question).conditions
+    count = min(len(found), _MOST_PANELS)
+    figure, panels = _grid_of(count, 3.0)
+    height = next(iter(found.values())).height
+    for axes, (label, one) in zip(panels, found.items(), strict=False):
+        of_chance.heights_on_lines(axes, one.fractions, one.losses, height)
+        value = one.instability
+        interval = f" [{value.low:.3f}, {value.high:.3f}]" if value.bounded else ""
+        titled(axes, label, f"{len(one.losses)} pairs, instability {value.value:.3f}{interval}")
+    most = max(float(one.losses.max()) for one in found.values())
+    least = min(float(one.losses.min()) for one in found.values())
+    for axes in panels:
+        axes.set_ylim(least - 0.04 * (most - least) - 1e-9, most + 0.04 * (most - least) + 1e-9)
+    text = f"thick: the median over pairs; instability: the mean over pairs, jackknife over {value.unit}s"
+    _say(figure, question, question.summary().conditions, text)
+    return figure
+
+
 def distances(question: Question) -> Figure:
     """Return the distances between the curves of a condition's runs, in order of their groups."""
     conditions, found = question.summary().conditions, groups(question)
@@ -278,6 +299,7 @@ KINDS = {
             "numbered", "final values of metrics that differ in a number, against it (--metric seen_*.loss)", numbered
         ),
         Kind("distances", "distances between runs and their groups", distances),
+        Kind("lines", "heights on the straight lines between runs (a study with `fork: {line: …}`)", lines),
     )
 }
 
@@ -285,7 +307,10 @@ KINDS = {
 def _panels(
     conditions: tuple[ConditionSummary, ...], height: float, widest: int = _PER_ROW, width: float = 3.0
 ) -> tuple[Figure, list[Axes]]:
-    count = min(len(conditions), _MOST_PANELS)
+    return _grid_of(min(len(conditions), _MOST_PANELS), height, widest, width)
+
+
+def _grid_of(count: int, height: float, widest: int = _PER_ROW, width: float = 3.0) -> tuple[Figure, list[Axes]]:
     rows = max(ceil(count / widest), 1)
     columns = max(ceil(count / rows), 1)  # four panels are two by two, not three and one
     figure = new_figure(max(width * columns, 4.4), height * rows + 0.3)

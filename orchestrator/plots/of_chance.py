@@ -83,6 +83,14 @@ def states_and_moves(axes: Axes, found: TrainingMap, runs: int, traits: Sequence
     return axes
 
 
+def heights_on_lines(axes: Axes, fractions: Floats, losses: Floats, height: str) -> Axes:
+    """Draw the heights [pair, point] along every line, thin, and their median, thick; returns the axes."""
+    axes.plot(fractions, losses.T, color=GREY, linewidth=0.6, alpha=0.5)
+    axes.plot(fractions, np.median(losses, axis=0), color=BLUE, linewidth=2.2, marker="o", markersize=4)
+    axes.set(xlabel="fraction of the way", ylabel=height, xlim=(-0.02, 1.02))
+    return axes
+
+
 def distance_matrix(
     axes: Axes, distances: Floats, groups: NDArray[np.int64], unit: str, most: float | None = None
 ) -> Axes:

@@ -22,6 +22,8 @@ from orchestrator.estimates.turnbull import Turnbull
 from orchestrator.questions.along_training import OnsetsOfOne
 from orchestrator.questions.asked import Each
 from orchestrator.questions.chance import CurveOfMean
+from orchestrator.questions.forecast import Forecast
+from orchestrator.questions.on_lines import Lines
 from orchestrator.questions.over_scale import OverScale
 
 # In words already, or the same number in another unit.
@@ -32,6 +34,8 @@ _HIDDEN = {
     TrainingMap: {"unusual"},
     OnsetsOfOne: {"bracket"},
     Outliers: {"runs"},
+    Forecast: {"probabilities"},
+    Lines: {"found", "ends", "losses"},
 }
 # Said once for a whole answer, or of interest to a program only.
 _UNSAID = {"run_ids", "cohort", "method", "level", "unit", "stopping_rule", "counts", "model", "draws", "permutations"}

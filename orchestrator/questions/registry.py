@@ -18,8 +18,10 @@ from orchestrator.questions import (
     along_training,
     between_runs,
     chance,
+    forecast,
     losses,
     on_items,
+    on_lines,
     over_scale,
     shared_seeds,
     steadiness,
@@ -52,6 +54,7 @@ QUESTIONS = {
         Asked("modes", "one mode or two, on the score, on the training loss, over thresholds", chance.modes),
         Asked("success-over-scale", "P(success) over scale: midpoint, slope, shape (--at)", over_scale.over_scale),
         Asked("predict", "P(success) at a scale that was not run (--at)", over_scale.prediction),
+        Asked("forecast", "the distribution at a scale that was not run, and the record (--at)", forecast.forecast),
         Asked("scaling-law", "the distribution over scale as a mixture, beside the mean's law", over_scale.scaling_law),
         Asked("quantile-laws", "laws of the 10, 50, 90 % quantiles over scale", over_scale.quantiles),
         Asked("loss-law", "L(N, D) of the final loss (--scale is N, --tokens D)", losses.law_of_loss),
@@ -69,6 +72,7 @@ QUESTIONS = {
         Asked("compare", "two conditions on one set of items: multi-bootstrap", on_items.compare),
         Asked("clusters", "groups of runs by their curves, and a test that there are any", between_runs.groups),
         Asked("outliers", "runs unlike the others", between_runs.unusual),
+        Asked("lines", "are runs linearly connected: barrier, convexity gap, instability", on_lines.between_runs),
     )
 }
 

@@ -19,6 +19,7 @@ from orchestrator.questions.asked import Options, Question
 from orchestrator.questions.lines import Grid, lines
 from orchestrator.questions.registry import QUESTIONS, ask
 from orchestrator.questions.standing import standing
+from tests.orchestrator.dirty import ON_LINES
 from tests.orchestrator.made import made
 
 ACCURACY, CARRIES, LOSS = "heldout.accuracy", "heldout.carries", "train.loss"
@@ -36,7 +37,7 @@ CHOICES = {
     "difference": Options(against=CARRIES),
 }
 # Twins, and losses over N and D, are in test_every_question.py.
-ASKED = [name for name in QUESTIONS if name not in ("twins", "loss-law")]
+ASKED = [name for name in QUESTIONS if name not in ("twins", "loss-law", *ON_LINES)]
 
 
 def study(shares: tuple[float, ...] = (0.1, 0.3, 0.7, 0.9), seeds: int = 16, **more: object) -> Study:

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+MODEL = "model."  # before the names of parameters in an engine's state
 
 
 class Engine(Protocol):

@@ -1,0 +1,75 @@
+"""What weights look like, as rows of `metrics`: the 14 statistics over which training has latent states.
+
+Hu, Chen, Saphra & Cho 2023 (Latent State Models of Training Dynamics, TMLR), section 3: eight statistics averaged over
+the weight matrices, three over all weights, three over all biases. A matrix is a parameter with two axes, embeddings
+among them; theirs splits attention into heads, which the names of parameters here do not tell. Singular values below
+1e-5 count as 0, and variances have n - 1, as in their code.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_NO_VALUE = 1e-5  # singular values below are 0
+
+
+def weight_statistics(weights: Mapping[str, Tensor], slot: int) -> dict[str, float]:
+    """Return metric → value of the run in `slot` of parameters [run, …]; without biases, nothing is said of them.
+
+    `weights.l1`, `.l2`, `.trace`, `.spectral`, `.code_sparsity` (l1 / l2), `.computational_sparsity` (trace over
+    spectral), `.mean_lambda`, `.variance_lambda` (of singular values), `.mean_w`, `.median_w`, `.var_w`, `.mean_b`,
+    `.median_b`, `.var_b`.
+    """
+    mine = {name: weights[name][slot].detach().cpu().double() for name in sorted(weights)}
+    matrices = [values for values in mine.values() if values.dim() == 2]
+    biases = [values.reshape(-1) for name, values in mine.items() if name.endswith("bias")]
+    found: dict[str, float] = {}
+    # Sums that several threads share out have other last bits with other numbers of threads.
+    with _one_thread():
+        if matrices:
+            rows = [_of_matrix(matrix) for matrix in matrices]
+            found |= {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+            found |= _of_all("w", torch.cat([matrix.reshape(-1) for matrix in matrices]))
+        if biases:
+            found |= _of_all("b", torch.cat(biases))
+    return {f"weights.{name}": value for name, value in found.items()}
+
+
+def _of_matrix(matrix: Tensor) -> dict[str, float]:
+    singular = torch.linalg.svdvals(matrix)
+    singular = torch.where(singular < _NO_VALUE, torch.zeros_like(singular), singular)
+    l1, l2 = float(matrix.abs().sum()), float(matrix.square().sum().sqrt())
+    trace, spectral = float(matrix.diagonal().sum()), float(singular.max())
+    return {
+        "l1": l1,
+        "l2": l2,
+        "trace": trace,
+        "spectral": spectral,
+        "code_sparsity": l1 / l2 if l2 else 0.0,
+        "computational_sparsity": trace / spectral if spectral else 0.0,
+        "mean_lambda": float(singular.mean()),
+        "variance_lambda": float(singular.var()) if len(singular) > 1 else 0.0,
+    }
+
+
+def _of_all(letter: str, values: Tensor) -> dict[str, float]:
+    spread = float(values.var()) if len(values) > 1 else 0.0
+    return {f"mean_{letter}": float(values.mean()), f"median_{letter}": _median(values), f"var_{letter}": spread}
+
+
+def _median(values: Tensor) -> float:
+    """Return the median, of an even number of values the mean of the middle two, as numpy has it."""
+    return float(np.median(values.numpy()))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
