@@ -228,7 +228,7 @@ def test_a_users_own_task_is_pinned_by_its_source(tmp_path: Path) -> None:
 def test_the_shipped_studies_are_sound() -> None:
     folder = Path(__file__).parents[2] / "jobs" / "studies"
     studies: list[Any] = [read_study(path) for path in sorted(folder.glob("*.yaml"))]
-    assert [study.name for study in studies] == sorted(path.stem for path in folder.glob("*.yaml"))
+    assert [study.name for study in studies] == [path.stem for path in sorted(folder.glob("*.yaml"))]
     demo = next(study for study in studies if study.name == "demo")
     assert len(demo.points) >= 4
     assert demo.settings.seeds.count >= 24
