@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-system test-all test-bitwise calibration sim chaos browser check format bench clean
+.PHONY: help setup demo studies test test-system test-all test-bitwise calibration sim chaos browser check format bench clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -23,6 +23,9 @@ setup: $(STAMP)  ## make the virtual environment .venv
 
 demo: setup  ## train the demo study on this machine and show what it found
 	$(BIN)/seedbed run jobs/studies/demo.yaml --store demo-store
+
+studies: setup  ## train the miniatures of all studies, with figures and estimates; goes on where it was stopped
+	$(BIN)/python docs/make_studies.py studies-store
 
 # What takes minutes, because it kills real processes or repeats a study thousands of times.
 SYSTEM := tests/bitwise tests/calibration tests/contract tests/e2e tests/sim
@@ -71,4 +74,4 @@ bench: setup  ## measure side by side with peers (needs the extra `benchmarks` f
 	$(BIN)/python -m benchmarks.statistics
 
 clean:  ## remove the virtual environment and the demo's store
-	rm -rf .venv demo-store demo-store.report
+	rm -rf .venv demo-store demo-store.report studies-store studies-store.report

@@ -225,7 +225,7 @@ def test_a_users_own_task_is_pinned_by_its_source(tmp_path: Path) -> None:
     assert not {run.id for run in first.runs} & {run.id for run in second.runs}
 
 
-def test_the_shipped_studies_are_sound() -> None:
+def test_the_demo_is_sound() -> None:
     folder = Path(__file__).parents[2] / "jobs" / "studies"
     studies: list[Any] = [read_study(path) for path in sorted(folder.glob("*.yaml"))]
     assert [study.name for study in studies] == [path.stem for path in sorted(folder.glob("*.yaml"))]

@@ -1,0 +1,150 @@
+"""Run the miniatures of jobs/studies one after another, each with its figures and estimates.
+
+    python docs/make_studies.py STORE [NAME …]          what the store holds is not trained again
+    python docs/make_studies.py STORE --second [NAME …] the same studies on their second block of seeds
+    python docs/make_studies.py STORE --pictures        copy the figures of the pages to docs/images/studies
+
+Only the statistics and figures that a page shows are listed here; what is trained stands in the study files.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "jobs" / "studies"
+PICTURES = ROOT / "docs" / "images" / "studies"
+SECOND_FIRST = 10_000  # the first seed of every second block; no shipped study's own block goes so far
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A miniature, what is asked of it, and its figures, as arguments of `seedbed estimate` and `seedbed plot`.
+
+    figures  name of the file → kind and options; the first one is on the page
+    """
+
+    study: str
+    asked: tuple[Words, ...]
+    figures: dict[str, Words] = field(default_factory=dict)
+
+
+SHOWN = (
+    Shown(
+        "sparse-parity",
+        (("success",), ("success-over-scale",), ("modes",), ("distances",), ("scaling-law",), ("lineages",)),
+        {"law": ("law",), "probability": ("probability",), "loss": ("scores", "--metric", "heldout.loss")},
+    ),
+)
+
+
+def main() -> int:
+    """Return 0 where every study was trained and asked."""
+    parser = argparse.ArgumentParser(description="Run the miniatures of the studies.")
+    parser.add_argument("store", help="a folder; reports lie beside it")
+    parser.add_argument("names", nargs="*", help="studies; all where none is named")
+    parser.add_argument("--second", action="store_true", help="the second block of seeds")
+    parser.add_argument("--pictures", action="store_true", help="copy the figures of the pages, and run nothing")
+    given = parser.parse_intermixed_args()
+    unknown = set(given.names) - {shown.study for shown in SHOWN}
+    if unknown:
+        parser.error(f"no study is called {', '.join(sorted(unknown))}: {', '.join(s.study for s in SHOWN)}")
+    chosen = [shown for shown in SHOWN if not given.names or shown.study in given.names]
+    if given.pictures:
+        return copy_pictures(chosen, given.store)
+    return run_all(chosen, given.store, second=given.second)
+
+
+def run_all(chosen: Sequence[Shown], store: str, *, second: bool = False, options: Words = ()) -> int:
+    """Run, ask and draw each study; one that fails is told, and the others go on. Returns how many failed."""
+    failed = 0
+    for number, shown in enumerate(chosen, 1):
+        began = time.monotonic()
+        file, name = study_file(shown.study), shown.study
+        if second:
+            file, name = second_block(shown.study, folder_of(store, "second"))
+        print(f"[{number}/{len(chosen)}] {name}", flush=True)
+        done = run_one(shown, file, name, store, options)
+        told = "" if done else "  FAILED: the same command goes on\n"
+        failed += not done
+        folder = folder_of(store, name)
+        print(f"{told}  took {time.monotonic() - began:.0f} s; estimates: {folder / 'estimates.txt'}; figures:")
+        print("\n".join(f"    {path}" for path in sorted(folder.glob("*.png"))), flush=True)
+    return failed
+
+
+def run_one(shown: Shown, file: Path, name: str, store: str, options: Words = ()) -> bool:
+    """Train what is missing, write the answers into `estimates.txt` and draw; returns whether all of it went well."""
+    folder = folder_of(store, name)
+    if seedbed("run", str(file), "--store", store, *options).returncode:
+        return False
+    asked = [seedbed("estimate", words[0], name, "--store", store, *words[1:], kept=True) for words in shown.asked]
+    answers = [
+        f"$ seedbed estimate {' '.join(words)}\n{one.stdout}{one.stderr}"
+        for words, one in zip(shown.asked, asked, strict=True)
+    ]
+    (folder / "estimates.txt").write_text("\n".join(answers), encoding="utf-8")
+    drawn = [
+        seedbed("plot", words[0], name, "--store", store, "--out", str(folder / f"{picture}.png"), *words[1:])
+        for picture, words in shown.figures.items()
+    ]
+    return not any(one.returncode for one in (*asked, *drawn))
+
+
+def seedbed(*words: str, kept: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process of its own; its text goes to the terminal, or is kept."""
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", *words]
+    return subprocess.run(command, check=False, text=True, capture_output=kept)
+
+
+def study_file(name: str) -> Path:
+    """Return the file of a miniature."""
+    return STUDIES / f"{name}.yaml"
+
+
+def folder_of(store: str, name: str) -> Path:
+    """Return where `seedbed run` puts a study's report."""
+    place = Path(store).resolve()
+    return place.parent / f"{place.name}.report" / name
+
+
+def second_block(name: str, folder: Path) -> tuple[Path, str]:
+    """Write the study with seeds from SECOND_FIRST on as a study of its own; returns file and name."""
+    text = study_file(name).read_text(encoding="utf-8")
+    other = f"{name}-second"
+    for old, new in ((f"study: {name}\n", f"study: {other}\n"), ("seeds: {", f"seeds: {{first: {SECOND_FIRST}, ")):
+        if text.count(old) != 1:
+            raise ValueError(f"{name}.yaml has {old!r} {text.count(old)} times, not once")
+        text = text.replace(old, new)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{other}.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file, other
+
+
+def copy_pictures(chosen: Sequence[Shown], store: str) -> int:
+    """Copy the first figure of each study to the documents; returns how many were not there."""
+    missing = 0
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for shown in chosen:
+        drawn = folder_of(store, shown.study) / f"{next(iter(shown.figures), '')}.png"
+        if drawn.exists():
+            few = (
+                Image.open(drawn).convert("RGB").quantize(64)
+            )  # a third of the bytes, and no line looks another colour
+            few.save(PICTURES / f"{shown.study}.png", optimize=True)
+        else:
+            print(f"not there: {drawn}")
+            missing += 1
+    return missing
+
+
+if __name__ == "__main__":
+    sys.exit(main())
