@@ -1,10 +1,11 @@
-"""The data path: tokens per second beside `torch.utils.data` over the same shards, and a seek to token 10^12.
+"""The data path: tokens per second beside torch's and Hugging Face's loaders, and a seek to token 10^12.
 
     python -m benchmarks.loader
 
-Both read the same corpus of random tokens in a random order of the same sequences, one process, batch by batch; the
-peer is a map-style dataset over the memory-mapped shards with `RandomSampler`, as a good user writes it, and to go on
-at a step it must draw all indices before it. In processor seconds of this process, interleaved.
+All read the same random tokens in a random order of the same sequences, one process, batch by batch. The peers, as a
+good user writes them: a map-style dataset over the memory-mapped shards with `RandomSampler` of `torch.utils.data`,
+and a memory-mapped `datasets.Dataset` of whole sequences, shuffled, in batches of torch tensors (where `datasets` is
+installed). To go on at a step, both must draw all indices before it. In processor seconds of this process, interleaved.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
@@ -73,30 +75,58 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    print("| context | Seedbed, tokens/s | torch.utils.data, tokens/s | ratio |\n| --- | --- | --- | --- |")
+    print("| context | Seedbed, tokens/s | torch.utils.data | ratio | datasets | ratio |")
+    print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory(dir=".", prefix="bench-") as made:
         paths = make_corpus(Path(made) / "corpus", given.tokens, 4)
         for context in (128, 512, 2048):
-            ours, theirs = loaders(Path(made) / "corpus", paths, context, given.batch)
-            ours(), theirs()  # what is hashed at first touch is hashed once
-            pairs = [(tokens_per_second(ours, 1.0), tokens_per_second(theirs, 1.0)) for _ in range(given.rounds)]
-            first, second = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-            ratio = statistics.median(a / b for a, b in pairs)
-            print(f"| {context} | {first:.3g} | {second:.3g} | {ratio:.1f} |", flush=True)
+            ways = loaders(Path(made) / "corpus", paths, context, given.batch)
+            third = hugging_face(Path(made) / f"rows-{context}", paths, context, given.batch)
+            ways += [third] if third else []
+            for way in ways:
+                way()  # what is hashed at first touch is hashed once
+            rounds = [[tokens_per_second(way, 1.0) for way in ways] for _ in range(given.rounds)]
+            rates = [f"{statistics.median(rates):.3g}" for rates in zip(*rounds, strict=True)]
+            ratios = [f"{statistics.median(one[0] / one[way] for one in rounds):.1f}" for way in range(1, len(ways))]
+            cells = [rates[0], *(cell for pair in zip(rates[1:], ratios, strict=True) for cell in pair)]
+            print(f"| {context} | {' | '.join(cells + ['–'] * (5 - len(cells)))} |", flush=True)
     seek(given.batch)
 
 
-def loaders(folder: Path, paths: list[Path], context: int, batch: int) -> tuple[Callable[[], int], Callable[[], int]]:
+def loaders(folder: Path, paths: list[Path], context: int, batch: int) -> list[Callable[[], int]]:
     """Return what draws the next batch, by Seedbed and by torch; each returns its number of tokens."""
     task, streams = Text(corpora={"a": str(folder)}, context=context), Streams(Seeds(0, 1, 0, 0))
     steps = iter(range(10**9))
     mapped = Mapped(paths, context)
     endless = RandomSampler(mapped, replacement=True, num_samples=10**9, generator=torch.Generator().manual_seed(1))
     batches = iter(DataLoader(mapped, batch_size=batch, sampler=endless))
-    return (
+    return [
         lambda: task.batch(streams, next(steps), batch).inputs.size,
         lambda: next(batches)[:, :-1].numel(),
-    )
+    ]
+
+
+def hugging_face(folder: Path, paths: list[Path], context: int, batch: int) -> Callable[[], int] | None:
+    """Return what draws the next batch of a `datasets.Dataset`; None where that is not installed."""
+    try:
+        import datasets
+    except ImportError:
+        return None
+    folder.mkdir()
+    rows = Mapped(paths, context)
+    with pa.OSFile(str(folder / "rows.arrow"), "wb") as file:
+        kind = pa.schema([("tokens", pa.list_(pa.uint16(), context + 1))])
+        with pa.ipc.new_stream(file, kind) as writer:
+            for start in range(0, len(rows), 4096):
+                some = torch.cat([rows[index] for index in range(start, min(start + 4096, len(rows)))])
+                values = pa.array(some.numpy().astype(np.uint16))
+                writer.write_batch(
+                    pa.record_batch([pa.FixedSizeListArray.from_arrays(values, context + 1)], schema=kind)
+                )
+    stored = datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("torch")
+    epochs = (stored.shuffle(seed=epoch, keep_in_memory=True) for epoch in range(10**6))
+    batches = (some for epoch in epochs for some in epoch.iter(batch, drop_last_batch=True))
+    return lambda: next(batches)["tokens"][:, :-1].numel()
 
 
 def seek(batch: int) -> None:
