@@ -42,6 +42,25 @@ SHOWN = (
         (("success",), ("success-over-scale",), ("modes",), ("distances",), ("scaling-law",), ("lineages",)),
         {"law": ("law",), "probability": ("probability",), "loss": ("scores", "--metric", "heldout.loss")},
     ),
+    Shown(
+        "twins",
+        (
+            ("variance",),
+            ("variance", "--metric", "heldout.loss"),
+            ("groups",),
+            (
+                "compare",
+                "--metric",
+                "heldout.item",
+                "--condition",
+                "training.steps=1000",
+                "--condition",
+                "training.steps=2000",
+            ),
+            ("agreement", "--metric", "heldout.item"),
+        ),
+        {"variance": ("variance",), "distances": ("distances", "--condition", "training.steps=2000")},
+    ),
 )
 
 
