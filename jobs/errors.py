@@ -5,6 +5,7 @@
     │   ├── ImportRefused     a table from elsewhere, or the mapping of its columns, is wrong
     │   └── TextRefused       text, or a tokenizer, that cannot become a corpus
     ├── TaskError             a task raised, or returned what no task may return
+    ├── ModelError            a model or an engine that cannot be built here, such as for want of a package
     ├── StoreError
     │   ├── AlreadyExists     put-if-absent lost: somebody else holds this key
     │   ├── NotFound          no such key
@@ -22,7 +23,8 @@
     ├── ClusterError          the cluster cannot be reached or refuses the work
     │   ├── NodeLost          the machine under a pack is gone
     │   ├── PackSilent        a pack has stopped beating
-    │   └── PackStalled       a pack beats, and its loop stands still
+    │   ├── PackStalled       a pack beats, and its loop stands still
+    │   └── RankLost          one of the processes that train a run together has ended
     ├── QueryError            SQL, or a question, that cannot be answered
     ├── MirrorError           another tracker does not take what it is sent
     └── StudyInterrupted      stopped before the end: the same command goes on
@@ -209,6 +211,14 @@ class PackSilent(ClusterError):
 
 class PackStalled(ClusterError):
     """A pack beats, but what its loop does has not ended for implausibly long: a deadlock, perhaps its own."""
+
+
+class RankLost(ClusterError):
+    """One of several processes that train a run together has ended; the run goes on from its last checkpoint."""
+
+
+class ModelError(SeedbedError):
+    """A model or an engine that cannot be built here: no such configuration, or a package that is missing."""
 
 
 class OutOfMemory(SeedbedError):

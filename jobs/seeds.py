@@ -62,9 +62,9 @@ class Streams:
         """Return the stream that draws training batch number `step`."""
         return stream(self.seeds.data, "data", step)
 
-    def dropout(self, step: int) -> np.random.Generator:
-        """Return the stream that draws the dropout masks of `step`."""
-        return stream(self.seeds.dropout, "dropout", step)
+    def dropout(self, step: int, first: int = 0) -> np.random.Generator:
+        """Return the stream that draws the dropout masks of `step` for the part of the batch from row `first` on."""
+        return stream(self.seeds.dropout, f"dropout/{first}" if first else "dropout", step)
 
     def evaluation(self, name: str = "") -> np.random.Generator:
         """Return the stream that draws the held-out set called `name`."""

@@ -4,10 +4,11 @@ Everything here decides the weights or the rows of a run, so everything here is 
 What does not (placement, retries, the success rule) belongs to the study (`study.py`).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from jobs.model_sizes import SIZES
 from jobs.scalar import FractionScalar, NonNegativeScalar, PositiveScalar
 from jobs.schedule import Schedule
 
@@ -70,7 +71,121 @@ class MlpSpec(Spec):
     dropout: FractionScalar = 0.0
 
 
-ModelSpec = Annotated[GptSpec | MlpSpec, Field(discriminator="family")]
+class HuggingFaceSpec(Spec):
+    """A causal language model of `transformers`, by its `model_type`, such as gpt_neox or llama.
+
+    Vocabulary and context are the task's. Matrices and embeddings start from N(0, initializer_range²), gains at 1,
+    biases at 0. In a study file `size: pythia-14m` stands for layers, width and heads (`jobs/model_sizes.py`); the
+    identity holds the numbers.
+
+    dropout  every rate of dropout that the configuration has
+    config   anything else of the configuration, by its own names
+    """
+
+    huggingface: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+    layers: Count
+    width: Count
+    heads: Count
+    feedforward_multiple: Count = 4
+    initializer_range: Positive = 0.02
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_out_the_size(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "size" not in data:
+            return data
+        given = {key: value for key, value in data.items() if key != "size"}
+        named = SIZES.get(data["size"]) if isinstance(data["size"], str) else None
+        if named is None:
+            raise ValueError(f"no size is called {data['size']!r}; there are {', '.join(SIZES)}")
+        if given.get("huggingface", "gpt_neox") != "gpt_neox":
+            raise ValueError(f"size {data['size']} is one of huggingface: gpt_neox")
+        twice = sorted(set(named) & set(given))
+        if twice:
+            raise ValueError(f"size {data['size']} says {', '.join(twice)}: give one or the other")
+        return {"huggingface": "gpt_neox", **named, **given}
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "HuggingFaceSpec":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+def _kind_of_model(data: Any) -> str | None:
+    if isinstance(data, BaseModel):
+        return "HuggingFaceSpec" if isinstance(data, HuggingFaceSpec) else str(getattr(data, "family", ""))
+    if not isinstance(data, dict):
+        return None
+    return "HuggingFaceSpec" if "huggingface" in data or "size" in data else data.get("family")
+
+
+ModelSpec = Annotated[
+    Annotated[GptSpec, Tag("gpt")]
+    | Annotated[MlpSpec, Tag("mlp")]
+    | Annotated[HuggingFaceSpec, Tag("HuggingFaceSpec")],
+    Discriminator(
+        _kind_of_model,
+        custom_error_type="no_such_model",
+        custom_error_message="a model is `family: gpt`, `family: mlp`, or `huggingface: TYPE`, such as gpt_neox",
+    ),
+]
+
+
+class PackedSpec(Spec):
+    """Many runs as one model with a leading run axis: for our own families; weights do not depend on threads."""
+
+    name: Literal["packed"] = "packed"
+
+
+class ModuleSpec(Spec):
+    """What engines of whole modules have in common; all of it changes numbers, so all of it is part of an id.
+
+    processes   that share each batch, on one node
+    threads     of the CPU, for each process
+    precision   of products and activations; weights, moments and the loss are float32
+    accumulate  parts of a process's share that go through the model one after another
+    recompute   activations are computed again on the way back instead of kept
+    """
+
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    threads: Count = 1
+    precision: Literal["float32", "bf16"] = "float32"
+    accumulate: Count = 1
+    recompute: bool = False
+
+    @model_validator(mode="after")
+    def _threads_are_a_power_of_two(self) -> Self:
+        if self.threads & (self.threads - 1):
+            raise ValueError(f"threads is a power of two, not {self.threads}")
+        return self
+
+
+class AccelerateSpec(ModuleSpec):
+    """Whole torch modules, one run on one process or on several.
+
+    sharding  of several processes: each has the whole model (ddp), or a part of it (fsdp: FSDP2)
+    """
+
+    name: Literal["accelerate"] = "accelerate"
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+
+
+class DeepSpeedSpec(ModuleSpec):
+    """Whole torch modules under DeepSpeed's ZeRO (Rajbhandari et al. 2020).
+
+    stage    1: moments in parts; 2: gradients, too; 3: weights, too
+    offload  moments lie in the memory of the CPU
+    """
+
+    name: Literal["deepspeed"]
+    stage: Literal[1, 2, 3]
+    offload: bool = False
+
+
+EngineSpec = Annotated[PackedSpec | AccelerateSpec | DeepSpeedSpec, Field(discriminator="name")]
 
 
 class OptimizerSpec(Spec):
@@ -114,9 +229,37 @@ class Condition(Spec):
     model: ModelSpec
     optimizer: OptimizerSpec
     training: TrainingSpec
+    engine: EngineSpec
     probes: Schedule
     milestones: Schedule
     measure: Annotated[tuple[Literal["weights"], ...], Field(strict=False)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_engine(cls, data: Any) -> Any:
+        """Without an engine a model has the one of its kind; an `engine` without a name is `accelerate`."""
+        if not isinstance(data, dict):
+            return data
+        whole = _kind_of_model(data.get("model")) == "HuggingFaceSpec"
+        engine = data.get("engine", {"name": "accelerate" if whole else "packed"})
+        if isinstance(engine, dict) and "name" not in engine:
+            engine = {"name": "accelerate", **engine}
+        return {**data, "engine": engine}
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Condition":
+        engine, model = self.engine, self.model
+        if isinstance(engine, PackedSpec):
+            if isinstance(model, HuggingFaceSpec):
+                raise ValueError("engine packed has models of its own: for huggingface it is accelerate or deepspeed")
+            return self
+        parts = engine.processes * engine.accumulate
+        if self.training.batch_size % parts:
+            told = f"batch_size {self.training.batch_size} is not a multiple of processes × accumulate = {parts}"
+            raise ValueError(told)
+        if engine.recompute and not isinstance(model, HuggingFaceSpec):
+            raise ValueError("engine.recompute is for huggingface models")
+        return self
 
 
 class Toward(Spec):

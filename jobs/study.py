@@ -47,7 +47,8 @@ ResourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$"), AfterVal
 LabelName = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 Tracker = Literal["wandb", "tensorboard"]
-FACTOR_ROOTS = ("task", "model", "optimizer", "training")
+PARTS = ("task", "model", "optimizer", "training")  # of a condition, each a mapping that a file must have
+FACTOR_ROOTS = (*PARTS, "engine")
 
 
 class SuccessRule(Spec):
@@ -166,6 +167,7 @@ class StudySettings(Spec):
     model: dict[str, Any]
     optimizer: dict[str, Any]
     training: dict[str, Any]
+    engine: dict[str, Any] = Field(default_factory=dict)
     probes: Schedule = Every(every=50)
     measure: Annotated[tuple[Literal["weights"], ...], Field(strict=False)] = ()
     checkpoints: CheckpointRule = CheckpointRule()

@@ -18,7 +18,7 @@ from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
 from jobs.spec import Condition
 from jobs.stop import MidpointStop, WidthStop
-from jobs.study import FACTOR_ROOTS, GridBlock, GridPoint, Study, StudySettings
+from jobs.study import FACTOR_ROOTS, PARTS, GridBlock, GridPoint, Study, StudySettings
 from jobs.text.corpus import Place
 from jobs.yaml_tree import Path as Keys
 from jobs.yaml_tree import YamlTree, parse
@@ -118,7 +118,7 @@ class _Reader:
 
     def _points(self) -> list[GridPoint]:
         points: dict[str, GridPoint] = {}
-        if not all(isinstance(self.tree.data.get(root), dict) for root in FACTOR_ROOTS):
+        if not all(isinstance(self.tree.data.get(root), dict) for root in PARTS):
             return []
         for keys, block in self._blocks():
             if not self._block_is_possible(keys, block):
@@ -196,7 +196,7 @@ class _Reader:
 
     def _point(self, keys: Keys, factors: tuple[tuple[str, Any], ...]) -> GridPoint | None:
         data = self.tree.data
-        raw: dict[str, Any] = {root: dict(data[root]) for root in FACTOR_ROOTS}
+        raw: dict[str, Any] = {root: dict(data[root]) for root in FACTOR_ROOTS if isinstance(data.get(root), dict)}
         for name, value in factors:
             if not _set(raw, name.split("."), value):
                 self._add((*keys, name), "leads through a value that is not a mapping")
@@ -207,7 +207,7 @@ class _Reader:
         task = self._task(raw["task"], places)
         candidate = {
             "task": task or {"name": "", "code": "", "parameters": {}},
-            **{root: raw[root] for root in FACTOR_ROOTS if root != "task"},
+            **{root: given for root, given in raw.items() if root != "task"},
             "probes": data.get("probes", {"every": 50}),
             "milestones": milestones,
             "measure": data.get("measure", []),
@@ -215,8 +215,10 @@ class _Reader:
         try:
             condition = Condition.model_validate(candidate)
         except ValidationError as error:
-            errors = [e for e in error.errors() if e["loc"][0] not in ("probes", "milestones", "measure")]
-            self._add_all(errors, Condition, (), places)
+            errors = [e for e in error.errors() if e["loc"][:1] not in (("probes",), ("milestones",), ("measure",))]
+            self._add_all([e for e in errors if e["loc"]], Condition, (), places)
+            for whole in (e for e in errors if not e["loc"]):  # parts that do not fit together: the engine's to say
+                self._add(_place(("engine",), places), describe(whole, "engine", []))
             return None
         if task is None:
             return None

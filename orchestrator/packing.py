@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
-from jobs.spec import Condition
+from jobs.spec import Condition, ModuleSpec
 from orchestrator.machine import ANYWHERE, Machine, Needs, Shape
 
 _MOST_PACKS_TO_TUNE = 8  # per processor; with more packs than that the end of a study is too short to matter
@@ -46,8 +46,8 @@ class Timing(Protocol):
         """Return the most memory that the pack takes on its device; 0: not known."""
 
     @property
-    def packs_per_gpu(self) -> int:
-        """Return how many such packs trained at once on the GPU while this was measured; 1 on CPUs."""
+    def packs_per_gpu(self) -> float:
+        """Return how many such packs trained at once on a GPU; 1 on CPUs, a half where a pack takes two GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class AssumedTiming:
     threads: int
     seconds_per_step: float
     memory_bytes: int = 0
-    packs_per_gpu: int = 1
+    packs_per_gpu: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,11 @@ def most_threads(cpus: int) -> int:
     return 1 << (cpus.bit_length() - 1)
 
 
+def cpus_of(engine: ModuleSpec) -> int:
+    """Return the CPUs that a pack of an engine of whole modules takes: each process has its threads."""
+    return engine.processes * engine.threads
+
+
 def assumed_timings(condition: Condition, machine: Machine) -> list[AssumedTiming]:
     """Return timings for a pack that was not measured, in no particular unit of time.
 
@@ -131,7 +136,12 @@ def assumed_timings(condition: Condition, machine: Machine) -> list[AssumedTimin
     for one run, and grows with layers × width²; n threads make it n^0.6 times faster. A trial of eager
     PyTorch on two cores had best widths 32, 32, 8, 4 at model widths 16, 32, 64, 128.
     """
-    model = condition.model
+    model, engine = condition.model, condition.engine
+    if isinstance(engine, ModuleSpec):
+        # One whole module after another: a second run in a pack would take as long as two packs.
+        work = float(model.layers * model.width**2 * condition.training.batch_size)
+        threads = cpus_of(engine)
+        return [AssumedTiming(1, min(threads, machine.most_cpus()), work / threads, packs_per_gpu=1 / engine.processes)]
     widest = max(1, min(32, 512 // model.width))
     per_run = model.layers * model.width**2 * condition.training.batch_size
     return [
@@ -187,7 +197,7 @@ def _group(
     machine: Machine,
     needs: Needs,
 ) -> _Group:
-    curves: dict[tuple[int, int], list[Timing]] = {}
+    curves: dict[tuple[int, float], list[Timing]] = {}
     for timing in sorted(timings, key=lambda t: t.pack_width):
         if timing.threads <= machine.most_cpus():
             curves.setdefault((timing.threads, timing.packs_per_gpu), []).append(timing)

@@ -9,12 +9,12 @@ from jobs.records import Status
 from jobs.schedule import steps_of
 from jobs.store import Store
 from jobs.study import GridPoint, Study
+from orchestrator.costs import Cost, cost, model_flops
 from orchestrator.machine import Machine, needs_of
 from orchestrator.packing import Todo, assumed_timings, pack_runs
 from orchestrator.stop_rules import StopPlan, stop_plan
 from orchestrator.store_state import Standing, read_standings
 
-_FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward 2, backward 4 (Kaplan et al. 2020, 2.1)
 _FLOAT_BYTES = 4
 _STATES = 3  # weights and both moments of AdamW
 
@@ -24,7 +24,8 @@ class ConditionPlan:
     """What one condition would take.
 
     held              runs that the store holds finished or diverged: they are not trained again
-    flops             6 × parameters × tokens, of the runs that are left
+    flops             of the runs that are left: 6 × parameters × tokens, and attention where the model is large
+    cost              of whole Hugging Face models: memory of a process and hours by device; None for others
     checkpoints       milestones of the runs that are left; `checkpoint_bytes` is what they take, weights and moments
     """
 
@@ -38,6 +39,7 @@ class ConditionPlan:
     flops: int
     checkpoints: int
     checkpoint_bytes: int
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,15 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
         packs=packs,
         parameters=parameters,
         tokens=tokens,
-        flops=_FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens,
+        flops=model_flops(condition, parameters, task.length, tokens),
         checkpoints=checkpoints,
         checkpoint_bytes=checkpoints * parameters * _STATES * _FLOAT_BYTES,
+        cost=cost(condition, parameters, len(task.vocabulary), task.length, tokens),
     )
 
 
 def _parameters(point: GridPoint, task: tasks.Task) -> int:
-    from workers.engines.packed import family_of  # imports torch, which takes seconds
+    from workers.models.whole import drawn_of  # imports torch, which takes seconds
 
-    family = family_of(point.condition, len(task.vocabulary), task.length, task.first_answer)
+    family = drawn_of(point.condition, len(task.vocabulary), task.length, task.first_answer)
     return sum(parameter.size for parameter in family.parameters)

@@ -18,6 +18,7 @@ from jobs.errors import (
     EnvironmentChanged,
     ForeignStore,
     LeaseLost,
+    ModelError,
     NodeLost,
     NotFound,
     OutOfMemory,
@@ -52,6 +53,8 @@ REASONS: tuple[tuple[type[BaseException], Blame], ...] = (
     (PackSilent, Blame.OUTSIDE),
     (OutOfMemory, Blame.PLACEMENT),
     (TaskError, Blame.USER),
+    # The same for every run of the condition, on every node that was set up alike.
+    (ModelError, Blame.USER),
     # Another study trains these runs: to claim them back would never end.
     (Superseded, Blame.DRIVE),
     (LeaseLost, Blame.DRIVE),

@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jobs.beats import newest_beats
-from jobs.errors import Corrupt, NotFound
+from jobs.errors import ClusterError, Corrupt, NotFound
 from jobs.layout import PackKeys
 from jobs.pack import SeedDigests, get_request
 from jobs.process import is_surely_dead
 from jobs.records import Status
+from jobs.spec import ModuleSpec, PackedSpec
 from jobs.store import Store, get_record
 from jobs.study import Study
 from orchestrator.clusters import Cluster
 from orchestrator.events import LivePack, RunState, StudyOpened
 from orchestrator.machine import Machine, check_offer, needs_of
-from orchestrator.packing import Pack, Timing, Todo, assumed_timings, most_threads, pack_runs
+from orchestrator.packing import Pack, Timing, Todo, assumed_timings, cpus_of, most_threads, pack_runs
 from orchestrator.policy import Budgets
 from orchestrator.seed_audit import prove_study
 from orchestrator.store_state import Standing, read_standings
@@ -48,6 +49,8 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
     live = live_packs(study, store, standings)
     taken = {run_id for it in live for run_id in it.pack.run_ids}
     todo = [run for run in todo_of(study, standings) if run.run_id not in taken]
+    if machine.cpus:
+        _check_sizes(study, frozenset(run.condition_id for run in todo), machine)
     proofs = prove_study(study, store, cluster, frozenset(run.run_id for run in todo)) if todo else {}
     # A cluster that has no node yet is planned for as if it had one.
     planned = replace(machine, cpus=max(1, machine.cpus), packs_at_once=max(1, machine.packs_at_once))
@@ -58,6 +61,15 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
     return Prepared(
         StudyOpened(runs, packs, room, Budgets(execution.retries, execution.preemptions), tuple(live)), proofs
     )
+
+
+def _check_sizes(study: Study, wanted: frozenset[str], machine: Machine) -> None:
+    """Raise ClusterError where the processes of one run need more CPUs than a node has."""
+    for point in study.points:
+        engine = point.condition.engine
+        if point.id in wanted and isinstance(engine, ModuleSpec) and cpus_of(engine) > machine.most_cpus():
+            told = f"{engine.processes} processes × {engine.threads} threads = {cpus_of(engine)} CPUs on one node"
+            raise ClusterError(f"{point.label}: a run takes {told}; the largest has {machine.most_cpus()}")
 
 
 def todo_of(study: Study, standings: Mapping[str, Standing]) -> list[Todo]:
@@ -110,7 +122,8 @@ def _timings(
     found: dict[str, Sequence[Timing]] = {}
     for condition_id, steps in work.items():
         condition = points[condition_id].condition
-        if measured and sum(steps) >= _CALIBRATED_FROM:
+        is_packed = isinstance(condition.engine, PackedSpec)
+        if is_packed and measured and sum(steps) >= _CALIBRATED_FROM:
             found[condition_id] = cluster.calibrate(store.url, condition, len(steps), threads, _CALIBRATION_S, needs)
         else:
             found[condition_id] = assumed_timings(condition, machine)

@@ -8,9 +8,10 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,11 @@ class Environment:
         return ", ".join(f"{name} was {other.get(name)!r} and is {self.facts.get(name)!r}" for name in changed)
 
 
-def fingerprint(device: str) -> Environment:
-    """Return versions, BLAS, switches, our own source, and the CPU's model and flags or the GPU and its driver."""
+def fingerprint(device: str, packages: Sequence[str] = ()) -> Environment:
+    """Return versions, BLAS, switches, our own source, and the CPU's model and flags or the GPU and its driver.
+
+    packages  whose versions count, too; an empty text for one that is not installed
+    """
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -77,7 +81,7 @@ def fingerprint(device: str) -> Environment:
         "source": _source_digest(),
         "commit": _commit(),
         "device": device,
-    }
+    } | {name: _version(name) for name in packages}
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
         gpu = {"gpu": properties.name, "capability": f"{properties.major}.{properties.minor}", "driver": _driver()}
@@ -85,6 +89,13 @@ def fingerprint(device: str) -> Environment:
             found | gpu | {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
         )
     return Environment(found | _processor())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _blas() -> str:

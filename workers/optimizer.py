@@ -28,6 +28,63 @@ def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
     return peak * (spec.final_fraction + (1 - spec.final_fraction) * fall)
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The numbers of one update; as they stand here, it changes no weight.
+
+    correction1, correction2  one minus the product of the betas so far: what a moment owes to its start at 0
+    """
+
+    rate: float = 0.0
+    decay: float = 0.0
+    beta1: float = 0.0
+    beta2: float = 0.0
+    epsilon: float = 1.0
+    correction1: float = 1.0
+    correction2: float = 1.0
+
+
+@dataclass(slots=True)
+class Schedule:
+    """What the numbers of each update are, of `steps` in all."""
+
+    spec: OptimizerSpec
+    steps: int
+    _products: dict[str, list[float]] = field(default_factory=dict)
+
+    def at(self, step: int) -> Rates:
+        """Return the numbers of update `step` (from 0)."""
+        spec = self.spec
+        return Rates(
+            rate=learning_rate(spec, step, self.steps),
+            decay=at(spec.weight_decay, step),
+            beta1=at(spec.beta1, step),
+            beta2=at(spec.beta2, step),
+            epsilon=at(spec.epsilon, step),
+            correction1=1 - self._product("beta1", step),
+            correction2=1 - self._product("beta2", step),
+        )
+
+    def _product(self, name: str, step: int) -> float:
+        """Return the product of a beta over the updates 0 to `step`."""
+        beta = getattr(self.spec, name)
+        if not isinstance(beta, Curve):
+            return float(beta ** (step + 1))
+        products = self._products.setdefault(name, [])
+        while len(products) <= step:
+            products.append((products[-1] if products else 1.0) * beta.at(len(products)))
+        return products[step]
+
+
+def update(rates: Rates, weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor, scratch: Tensor) -> None:
+    """Update moments and weights in place; weight decay is not in it. `scratch` has their shape and is written to."""
+    first.mul_(rates.beta1).add_(gradients, alpha=1 - rates.beta1)
+    second.mul_(rates.beta2).addcmul_(gradients, gradients, value=1 - rates.beta2)
+    root = torch.sqrt(second, out=scratch).div_(rates.correction2**0.5)
+    root.add_(rates.epsilon)
+    weights.addcdiv_(first, root, value=-rates.rate / rates.correction1)
+
+
 @dataclass(slots=True)
 class AdamW:
     """The optimiser of a pack.
@@ -44,9 +101,10 @@ class AdamW:
     first: Tensor = field(init=False)
     second: Tensor = field(init=False)
     _scratch: Tensor = field(init=False)
-    _products: dict[str, list[float]] = field(default_factory=dict)
+    _schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
+        self._schedule = Schedule(self.spec, self.steps)
         self.gradients, self.first, self.second, self._scratch = (torch.zeros_like(self.weights) for _ in range(4))
 
     def norms(self) -> Tensor:
@@ -64,23 +122,7 @@ class AdamW:
 
     def update(self, step: int) -> None:
         """Make update number `step` (from 0) of every run."""
-        spec = self.spec
-        rate, decay = learning_rate(spec, step, self.steps), at(spec.weight_decay, step)
-        beta1, beta2 = at(spec.beta1, step), at(spec.beta2, step)
-        if decay:
-            self.weights[:, : self.decayed].mul_(1 - rate * decay)
-        self.first.mul_(beta1).add_(self.gradients, alpha=1 - beta1)
-        self.second.mul_(beta2).addcmul_(self.gradients, self.gradients, value=1 - beta2)
-        root = torch.sqrt(self.second, out=self._scratch).div_((1 - self._product("beta2", step)) ** 0.5)
-        root.add_(at(spec.epsilon, step))
-        self.weights.addcdiv_(self.first, root, value=-rate / (1 - self._product("beta1", step)))
-
-    def _product(self, name: str, step: int) -> float:
-        """Return the product of a beta over the updates 0 to `step`: what its moment still owes to its start at 0."""
-        beta = getattr(self.spec, name)
-        if not isinstance(beta, Curve):
-            return float(beta ** (step + 1))
-        products = self._products.setdefault(name, [])
-        while len(products) <= step:
-            products.append((products[-1] if products else 1.0) * beta.at(len(products)))
-        return products[step]
+        rates = self._schedule.at(step)
+        if rates.decay:
+            self.weights[:, : self.decayed].mul_(1 - rates.rate * rates.decay)
+        update(rates, self.weights, self.gradients, self.first, self.second, self._scratch)

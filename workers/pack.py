@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import torch
 
@@ -30,12 +30,13 @@ from jobs.tasks.task import Task
 from workers.batches import Batches
 from workers.checkpoint import Link, Saved, checkpoints_of, join, read_slice
 from workers.crew import Crew, Member
-from workers.determinism import Environment, fingerprint, make_deterministic
-from workers.engines.packed import PackedEngine
+from workers.determinism import Environment, fingerprint
+from workers.engines import MODEL, Engine
+from workers.engines.choice import engine_of, packages_of, switch
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
 from workers.progress import Progress, Signs
-from workers.replay import engine_of, first_state
+from workers.replay import first_state
 from workers.saver import Saver
 from workers.seed_proof import prove, weights_digest
 from workers.shards import ShardWriter
@@ -68,8 +69,8 @@ def run_pack(
     crew = Crew(pack_id)
     with _logging_to(store, keys):
         try:
-            make_deterministic(request.threads, len(request.runs))
-            environment = fingerprint(request.device)
+            switch(request.condition, request.threads, len(request.runs))
+            environment = fingerprint(request.device, packages_of(request.condition))
             check_still_wanted(store, request)
             put_record(store, keys.claim, this_process() | {"actor": actor, "environment": environment.facts})
             stop = stop or threading.Event()
@@ -119,27 +120,24 @@ def _train(
     if request.strict:
         _refuse_change(store, saved, environment)
     streams = [Streams(run.seeds.seeds()) for run in request.runs]
-    engine = engine_of(condition, task, streams, request.device)
     tally = Tally.empty(len(streams))
     if saved:
         tally.load(state)
-        engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
         parents = {part.slice.run_id: _lineage(part) for part in saved}
     else:
-        parents = _begin(store, request, task, engine, streams, crew.progress)
-        _check_proof(request, task, engine)
-    check_still_wanted(store, request)
-    _claim_runs(store, request, crew, before, saved)
-    origin = request.runs[0].origin
-    first_step = saved[0].step if saved else origin.step if origin else 0
-    # The first state of a fork is its parent's, by reference; it is a checkpoint of its own only if it was changed.
-    is_saved = bool(saved) or (origin is not None and not origin.is_saved_anew)
-    last_saved = first_step if is_saved else FRESH
-    with Writer() as writer:
+        parents, state = _beginnings(store, request, task, streams, crew.progress)
+    with closing(engine_of(condition, task, streams, request.device)) as engine, Writer() as writer:
+        if state:
+            engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
+        if not saved:
+            _check_proof(request, task, engine)
+        check_still_wanted(store, request)
+        _claim_runs(store, request, crew, before, saved)
+        start, last_saved = _start(request, saved)
         shards = ShardWriter(store, keys, clock)
         train(
             _plan(request),
-            Start(first_step, is_first=not saved),
+            start,
             engine,
             Batches(task, streams, condition.training.batch_size, crew),
             Probes(task, streams, crew, shards, condition.measure),
@@ -147,6 +145,15 @@ def _train(
             tally,
             stop,
         )
+
+
+def _start(request: PackRequest, saved: list[Saved]) -> tuple[Start, int]:
+    """Return where training begins, and the step of the newest checkpoint that counts as one of its own."""
+    origin = request.runs[0].origin
+    step = saved[0].step if saved else origin.step if origin else 0
+    # The first state of a fork is its parent's, by reference; it is a checkpoint of its own only if it was changed.
+    is_saved = bool(saved) or (origin is not None and not origin.is_saved_anew)
+    return Start(step, is_first=not saved), step if is_saved else FRESH
 
 
 def _plan(request: PackRequest) -> Plan:
@@ -159,10 +166,10 @@ def _plan(request: PackRequest) -> Plan:
     )
 
 
-def _begin(
-    store: Store, request: PackRequest, task: Task, engine: PackedEngine, streams: list[Streams], progress: Progress
-) -> dict[str, tuple[Link, ...]]:
-    """Bring the engine to where the runs begin, if that is not their initial weights; returns their parents."""
+def _beginnings(
+    store: Store, request: PackRequest, task: Task, streams: list[Streams], progress: Progress
+) -> tuple[dict[str, tuple[Link, ...]], dict[str, torch.Tensor]]:
+    """Return the parents of what the runs begin with, and its state; both empty where they begin with their seeds."""
     parents: dict[str, tuple[Link, ...]] = {}
     rows = []
     for run, stream in zip(request.runs, streams, strict=True):
@@ -171,22 +178,22 @@ def _begin(
             rows.append(row)
             parents[run.run_id] = links
     if rows:
-        engine.load(join(rows))
-        make_deterministic(request.threads, len(request.runs))  # a replay of a parent has set its own
-    return parents
+        switch(request.condition, request.threads, len(request.runs))  # a replay of a parent has set its own
+    return parents, join(rows) if rows else {}
 
 
-def _check_proof(request: PackRequest, task: Task, engine: PackedEngine) -> None:
+def _check_proof(request: PackRequest, task: Task, engine: Engine) -> None:
     """Raise SeedError where what is about to train is not what was proven before the launch."""
     told = []
+    weights = {name.removeprefix(MODEL): t for name, t in engine.state().items() if name.startswith(MODEL)}
     for slot, (run, seen) in enumerate(
         zip(request.runs, prove(request.condition, task, request.runs).runs, strict=True)
     ):
         if run.proof is None:
             continue
         if run.origin is None:
-            weights = {n: t[slot].detach().cpu().numpy() for n, t in engine.values.items()}
-            seen = seen.model_copy(update={"init": weights_digest(weights)})
+            mine = {name: tensor[slot].detach().cpu().numpy() for name, tensor in weights.items()}
+            seen = seen.model_copy(update={"init": weights_digest(mine)})
         differing = [name for name, value in run.proof.model_dump().items() if getattr(seen, name) != value]
         told += [f"run {run.run_id}: {name} here is not what it was at the proof of seeds" for name in differing]
     if told:

@@ -8,6 +8,7 @@ import fnmatch
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,16 +25,15 @@ from jobs.tasks.task import Task
 from workers.batches import Batches
 from workers.checkpoint import Kind, Link, Saved, checkpoints_of, read_slice, slice_digest
 from workers.crew import Crew, Member
-from workers.determinism import make_deterministic
 from workers.engines import MODEL, Engine
-from workers.engines.packed import PackedEngine
+from workers.engines.choice import engine_of, switch
 from workers.probes import Probes, Tally
 from workers.progress import Progress
 from workers.stored import StoredRun, load_task, stored_run
 from workers.train import Plan, Start, train
 
 log = logging.getLogger(__name__)
-MOMENTS = ("adamw.first.", "adamw.second.")
+MOMENTS, BUFFER = ("adamw.first.", "adamw.second."), "buffer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +103,22 @@ def replay(
     last = run.condition.training.steps
     if not 0 <= step <= last:
         raise NotFound(f"{run_id}@{step}", f"is no step of this run: it has 0 to {last}")
-    make_deterministic(1, 1)
     task = load_task(store, run.condition.task)
     found = _newest(store, run, min(step, step if start is None else start))
-    engine = engine_of(run.condition, task, [Streams(run.seeds)])
     tally = Tally.empty(1)
+    state: Mapping[str, torch.Tensor] = {}
     if found:
         state = found[1]
         tally.load(state)
-        engine.load(state)
     elif run.origin:
-        engine.load(first_state(store, run.origin, run.condition, task, Streams(run.seeds), progress)[0])
+        state = first_state(store, run.origin, run.condition, task, Streams(run.seeds), progress)[0]
     began = found[0].step if found else FRESH
-    rows = _train_to(step, run, task, engine, tally, began, progress or Progress()) if began < step else []
-    return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows))
+    switch(run.condition, 1, 1)
+    with closing(engine_of(run.condition, task, [Streams(run.seeds)])) as engine:
+        if state:
+            engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
+        rows = _train_to(step, run, task, engine, tally, began, progress or Progress()) if began < step else []
+        return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows))
 
 
 def _train_to(
@@ -147,11 +149,6 @@ def _newest(store: Store, run: StoredRun, last: int) -> tuple[Saved, dict[str, t
     return None
 
 
-def engine_of(condition: Condition, task: Task, streams: list[Streams], device: str = "cpu") -> PackedEngine:
-    """Return the engine of runs of a condition, with their initial weights."""
-    return PackedEngine(condition, len(task.vocabulary), task.length, streams, device, task.first_answer)
-
-
 def first_state(
     store: Store,
     origin: Origin,
@@ -167,7 +164,8 @@ def first_state(
     shapes.
     """
     parents = [replay(store, run_id, origin.step, progress=progress) for run_id in origin.parents]
-    fresh = engine_of(condition, task, [streams]).state()
+    with closing(engine_of(condition, task, [streams])) as engine:
+        fresh = engine.state()
     states = [{name: tensor for name, tensor in parent.state.items() if name in fresh} for parent in parents]
     for parent, found in zip(parents, states, strict=True):
         if {n: t.shape for n, t in found.items()} != {n: t.shape for n, t in fresh.items()}:
@@ -178,7 +176,7 @@ def first_state(
             if name.startswith(MODEL):
                 state[name] = between(state[name], states[1][name], origin.toward.fraction)
     for name in state:
-        kind = next(kind for kind in (MODEL, *MOMENTS) if name.startswith(kind))
+        kind = next(kind for kind in (MODEL, *MOMENTS, BUFFER) if name.startswith(kind))
         redrawn = is_redrawn(name.removeprefix(kind), origin)
         if redrawn or (kind in MOMENTS and origin.moments == "zero"):
             state[name] = fresh[name].clone()  # fresh moments are zero
@@ -201,9 +199,9 @@ def is_redrawn(parameter: str, origin: Origin) -> bool:
 
 def plain_module(replayed: Replayed, task: Task) -> torch.nn.Module:
     """Return the run's model as an ordinary torch module with its weights."""
-    from workers.models import plain
+    from workers.models.whole import whole_of
 
-    module = plain.build(replayed.run.condition.model, len(task.vocabulary), task.length)
+    module = whole_of(replayed.run.condition, len(task.vocabulary), task.length, 0).model
     weights: Mapping[str, torch.Tensor] = replayed.weights
     module.load_state_dict(dict(weights))
     return module

@@ -18,8 +18,8 @@ from jobs.seeds import Streams
 from jobs.spec import Condition
 from jobs.tasks.task import Batch, Task
 from workers.batches import check_batch
-from workers.engines.packed import family_of
-from workers.models.family import Family
+from workers.models.family import Drawn
+from workers.models.whole import drawn_of
 from workers.replay import is_redrawn
 
 _FEWEST_SEQUENCES = 64  # of the first batches: two honest data seeds must not agree on them by chance
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def prove(condition: Condition, task: Task, runs: Sequence[PackRun]) -> SeedProof:
     """Return the digests of each run of a condition; FAILED where the task raises: that run will end alone."""
-    family = family_of(condition, len(task.vocabulary), task.length, task.first_answer)
+    family = drawn_of(condition, len(task.vocabulary), task.length, task.first_answer)
     # A task may look at any of the seeds it is given, whatever it should: its digests are shared by equal seeds alone.
     known: dict[tuple[Any, ...], str] = {}
 
@@ -61,7 +61,7 @@ def weights_digest(weights: dict[str, NDArray[Any]]) -> str:
     return digest_of(weights)
 
 
-def _scopes(condition: Condition, family: Family, first_step: int) -> dict[str, str]:
+def _scopes(condition: Condition, family: Drawn, first_step: int) -> dict[str, str]:
     task = condition.task.model_dump(mode="json")
     whole = {
         "init": [[p.name, list(p.shape), p.std, p.fill] for p in family.parameters],
@@ -72,7 +72,7 @@ def _scopes(condition: Condition, family: Family, first_step: int) -> dict[str, 
     return {factor: sha256(canonical_json(value))[:16] for factor, value in whole.items()}
 
 
-def _initial(family: Family, run: PackRun, streams: Streams) -> str:
+def _initial(family: Drawn, run: PackRun, streams: Streams) -> str:
     origin = run.origin
     drawn = {p.name: p.draw(streams) for p in family.parameters if origin is None or is_redrawn(p.name, origin)}
     if origin is None:

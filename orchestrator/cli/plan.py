@@ -11,7 +11,7 @@ from rich.table import Table
 from jobs.errors import ForeignStore
 from jobs.store import Store, is_url, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
-from orchestrator.cli.show import console, plan_table, print_json, stop_lines
+from orchestrator.cli.show import console, cost_table, plan_table, print_json, stop_lines
 from orchestrator.clusters.inline import available_cpus
 from orchestrator.estimates.estimate import plain
 from orchestrator.machine import Machine
@@ -39,7 +39,8 @@ def command(
     """Check a study and show what it would take; trains nothing.
 
     Conditions, runs, packs, parameters, FLOPs (6 x parameters x tokens), milestone checkpoints and their bytes, and
-    which runs the store already holds. With --power: what the study's seeds can and cannot show.
+    which runs the store already holds; of Hugging Face models also GPU memory, and hours on known devices.
+    With --power: what the study's seeds can and cannot show.
 
     [bold]Example:[/bold] seedbed plan study.yaml --store results
     [bold]Example:[/bold] seedbed plan study.yaml --power --half-width 0.15 --apart 0.3 0.6
@@ -63,6 +64,9 @@ def command(
         table.rows = table.rows[:_MOST_ROWS]
         table.caption = f"the first {_MOST_ROWS} of {len(result.conditions):,} conditions; --json lists all"
     console.print(table)
+    costs = cost_table(result)
+    if costs:
+        console.print(costs)
     if result.stop:
         console.print(*stop_lines(result.stop), sep="\n", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Pack widths are assumed for {count} CPUs; `seedbed run` measures them first.", highlight=False)

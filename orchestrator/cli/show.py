@@ -194,6 +194,24 @@ def plan_table(plan: StudyPlan) -> Table:
     return table
 
 
+def cost_table(plan: StudyPlan) -> Table | None:
+    """Return what whole models take of a GPU, a row per condition; None where the study has none."""
+    rows = [(row.condition, row.cost) for row in plan.conditions if row.cost]
+    if not rows:
+        return None
+    title = f"On a GPU, by formula: memory of each process, device-hours at {rows[0][1].utilisation:.0%} of the peak"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    names = ("condition", "weights", "gradients", "moments", "activations", "in all")
+    for name in (*names, *(hours.device for hours in rows[0][1].hours)):
+        table.add_column(name, justify="left" if name == "condition" else "right", no_wrap=True)
+    for condition, cost in rows:
+        memory = cost.memory
+        parts = (memory.weights, memory.gradients, memory.moments, memory.activations, memory.total)
+        times = (f"{hours.hours:.3g} h" if hours.fits else "too small" for hours in cost.hours)
+        table.add_row(escape(condition), *map(size, parts), *times)
+    return table
+
+
 def stop_lines(stop: StopPlan) -> list[str]:
     """Return in words what a stop rule will take, and what its interval covers."""
     lines = [f"The runs above are the seeds so far. The rule: {stop.rule}."]

@@ -37,3 +37,6 @@ class Engine(Protocol):
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from `state`, whose rows may come from other packs."""
+
+    def close(self) -> None:
+        """End what the engine has started beside this process; it is of no use afterwards."""

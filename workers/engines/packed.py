@@ -14,22 +14,13 @@ from torch.nn import functional as F
 
 from jobs.scalar import at
 from jobs.seeds import Streams
-from jobs.spec import Condition, GptSpec
+from jobs.spec import Condition, HuggingFaceSpec
 from jobs.tasks.task import IGNORE
 from workers.engines import Integers
-from workers.models.family import Family
-from workers.models.gpt import Gpt
-from workers.models.mlp import Mlp
+from workers.models.whole import family_of
 from workers.optimizer import CHUNK, AdamW
 
 _EVALUATED_AT_ONCE = 256  # items of each run; fixed, so that it cannot change a bit
-
-
-def family_of(condition: Condition, vocabulary_size: int, length: int, first_answer: int) -> Family:
-    """Return the seed-batched model of a condition."""
-    if isinstance(condition.model, GptSpec):
-        return Gpt(condition.model, vocabulary_size, length, first_answer)
-    return Mlp(condition.model, vocabulary_size, length)
 
 
 class PackedEngine:
@@ -44,7 +35,9 @@ class PackedEngine:
         device: str = "cpu",
         first_answer: int = 0,
     ) -> None:
-        self.family = family_of(condition, vocabulary_size, length, first_answer)
+        if isinstance(condition.model, HuggingFaceSpec):
+            raise TypeError(f"{condition.model.huggingface} has no seed-batched form")
+        self.family = family_of(condition.model, vocabulary_size, length, first_answer)
         self.streams, self.device = tuple(streams), torch.device(device)
         self.dropout, self.z_loss = condition.model.dropout, condition.training.z_loss
         runs = len(self.streams)
@@ -145,6 +138,9 @@ class PackedEngine:
         """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+    def close(self) -> None:
+        """Have nothing to end."""
 
     def _tensor(self, array: Integers) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -49,8 +49,8 @@ class Masks(Protocol):
         """Return `values` [run, …] with some dropped and the others scaled up; unchanged in evaluation."""
 
 
-class Family(Protocol):
-    """A seed-batched model of fixed shape."""
+class Drawn(Protocol):
+    """What the initial weights of a model of fixed shape are drawn from."""
 
     @property
     def parameters(self) -> Sequence[Parameter]:
@@ -59,6 +59,10 @@ class Family(Protocol):
     @property
     def first_answer(self) -> int:
         """Return the first position that is asked for."""
+
+
+class Family(Drawn, Protocol):
+    """A seed-batched model of fixed shape."""
 
     def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:
         """Return the logits at positions from `first_answer` on.

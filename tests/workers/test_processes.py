@@ -1,0 +1,109 @@
+"""One run on several processes: the numbers of one, exact resumption, one form of checkpoint, sudden ends."""
+
+import os
+import signal
+import sys
+from contextlib import closing
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.errors import RankLost
+from tests.workers.test_modules import GPT, LLAMA, NEOX, STEPS, batch, differences, engine_for, made, trained
+from workers.checkpoint import slice_digest
+from workers.engines.choice import switch
+from workers.engines.modules import ModuleEngine
+
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+LAYOUTS = [{"processes": 2, "sharding": "ddp"}, {"processes": 2, "sharding": "fsdp"}]
+
+
+@pytest.fixture(autouse=True)
+def switches() -> None:
+    switch(made(NEOX), 1, 1)
+
+
+def train(engine: ModuleEngine, steps: range, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return the state after some steps, copied."""
+    for step in steps:
+        engine.train_step(step, *batch(step, seed))
+    return {name: tensor.clone() for name, tensor in engine.state().items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda it: it["sharding"])
+def test_two_processes_train_like_one_and_go_on_as_if_never_stopped(layout: dict[str, Any]) -> None:
+    """The same masks, too: they are drawn for the rows of a part, whoever computes it."""
+    model = NEOX | {"dropout": 0.2, "config": {"tie_word_embeddings": True}}
+    spec, half = made(model, accumulate=2, **layout), STEPS // 2
+    one = trained(made(model, accumulate=4), 0)
+    losses = one.pop("reported")
+    with closing(engine_for(spec, 0)) as engine:
+        middle = train(engine, range(half))
+        inputs, targets = batch(3, 0)
+        predicted, nll = engine.evaluate(inputs[:, :7], targets[:, :7])
+        end = train(engine, range(half, STEPS))
+        assert engine.losses[0] == pytest.approx(float(losses[0, -1, 0]), rel=1e-5)
+        assert engine.grad_norms[0] == pytest.approx(float(losses[0, -1, 1]), rel=1e-4)
+        engine.load(middle)
+        again = train(engine, range(half, STEPS))
+    assert differences(end, one) < 2e-5
+    assert list(end) == list(one)
+    assert slice_digest(end, 0) == slice_digest(again, 0)
+    with closing(engine_for(spec, 0)) as fresh:
+        fresh.load(middle)
+        assert slice_digest(train(fresh, range(half, STEPS)), 0) == slice_digest(end, 0), "a new process"
+    with closing(engine_for(made(model, accumulate=4), 0)) as alone:
+        alone.load(middle)
+        theirs, their_nll = alone.evaluate(inputs[:, :7], targets[:, :7])
+    assert (theirs == predicted).all()
+    torch.testing.assert_close(torch.from_numpy(nll), torch.from_numpy(their_nll), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda it: it["sharding"])
+def test_three_and_more_processes_go_on_bitwise(layout: dict[str, Any]) -> None:
+    spec = made(GPT, **{**layout, "processes": 4})
+    with closing(engine_for(spec, 0)) as engine:
+        middle = train(engine, range(2))
+        end = train(engine, range(2, 4))
+    with closing(engine_for(spec, 0)) as fresh:
+        fresh.load(middle)
+        assert slice_digest(train(fresh, range(2, 4)), 0) == slice_digest(end, 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda it: it["sharding"])
+def test_a_pack_of_two_runs_and_bf16_and_recomputation(layout: dict[str, Any]) -> None:
+    spec = made(LLAMA, precision="bf16", recompute=True, **layout)
+    alone = made(LLAMA, precision="bf16", accumulate=2)
+    with closing(engine_for(spec, 0, 1)) as engine:
+        for step in range(3):
+            engine.train_step(step, *batch(step, 0, 1))
+        both = {name: tensor.clone() for name, tensor in engine.state().items()}
+    one = trained(alone, 0, 1, steps=3)
+    one.pop("reported")
+    assert differences(one, both) < 1e-4
+
+
+def test_a_process_that_dies_is_an_error_at_once_and_leaves_nothing_behind() -> None:
+    engine = engine_for(made(NEOX, processes=2), 0)
+    fellow = engine._fellows.processes[0]
+    folder = engine._fellows.folder
+    train(engine, range(1))
+    os.kill(fellow.pid, signal.SIGKILL)
+    with pytest.raises(RankLost, match="process 1 of 2 ended with code -9"):
+        train(engine, range(1, 3))
+    engine.close()
+    assert not folder.exists()
+    assert not torch.distributed.is_initialized()
+    with closing(engine_for(made(NEOX, processes=2), 0)) as another:
+        train(another, range(1))
+
+
+def test_a_process_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RankLost, match="process 1 of 2 ended with code 1"):
+        engine_for(made(NEOX, processes=2), 0)
+    assert not torch.distributed.is_initialized()

@@ -1,0 +1,43 @@
+"""Which engine a condition asks for, and how many threads it computes on."""
+
+from collections.abc import Sequence
+
+from jobs.seeds import Streams
+from jobs.spec import Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec
+from jobs.tasks.task import Task
+from workers.determinism import make_deterministic
+from workers.engines import Engine
+from workers.engines.packed import PackedEngine
+
+
+def engine_of(condition: Condition, task: Task, streams: Sequence[Streams], device: str = "cpu") -> Engine:
+    """Return the engine of runs of a condition, with their initial weights; whoever has it closes it.
+
+    Raises ModelError where it cannot be built here, RankLost where one of its processes ends before it has begun.
+    """
+    sizes = (len(task.vocabulary), task.length)
+    if isinstance(condition.engine, ModuleSpec):
+        # torch's parallel parts take a second to import
+        from workers.engines.modules import ModuleEngine
+        from workers.engines.replica import Shape
+
+        return ModuleEngine(condition, Shape(*sizes, task.first_answer), streams, device)
+    return PackedEngine(condition, *sizes, streams, device, task.first_answer)
+
+
+def switch(condition: Condition, threads: int, runs: int) -> None:
+    """Set every switch of determinism, and the threads on which a pack of so many runs computes.
+
+    Seed-batched models give the same bits on any number of threads; for whole modules the spec says how many.
+    """
+    if isinstance(condition.engine, ModuleSpec):
+        threads = runs = condition.engine.threads
+    make_deterministic(threads, runs)
+
+
+def packages_of(condition: Condition) -> tuple[str, ...]:
+    """Return the packages beside torch and numpy on whose versions a condition's numbers depend."""
+    found = ["transformers"] if isinstance(condition.model, HuggingFaceSpec) else []
+    if isinstance(condition.engine, ModuleSpec):
+        found += ["accelerate", *(["deepspeed"] if isinstance(condition.engine, DeepSpeedSpec) else [])]
+    return tuple(found)

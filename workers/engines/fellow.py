@@ -1,0 +1,68 @@
+"""`python -m workers.engines.fellow FOLDER RANK`: one of the processes that train runs together, not the first.
+
+It does what the first process says and keeps nothing. It ends when that one does: its input is closed then.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+from jobs.identity import canonical_json
+from jobs.seeds import Seeds, Streams
+from jobs.spec import Condition
+from workers.determinism import make_deterministic
+from workers.engines.fellows import HEADER, Order
+from workers.engines.modules import carry_out, replicas_of
+from workers.engines.replica import Replica, Shape, module_spec
+from workers.engines.world import World, joined
+
+
+def main() -> int:
+    """Carry out orders until there are no more."""
+    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    threading.Thread(target=_end_with_the_first, name="parent", daemon=True).start()
+    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    condition = Condition.model_validate_json(canonical_json(asked["condition"]))
+    streams = [Streams(Seeds(**seeds)) for seeds in asked["seeds"]]
+    spec = module_spec(condition)
+    make_deterministic(spec.threads, spec.threads)
+    (folder / f"{rank}.ready").touch()
+    with joined(folder, rank, spec.processes, asked["device"]) as world:
+        replicas = replicas_of(condition, Shape(*asked["shape"]), streams, world)
+        while _obey(replicas, world):
+            pass
+    return 0
+
+
+def _end_with_the_first() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _obey(replicas: list[Replica], world: World) -> bool:
+    """Carry out the next order; returns whether there may be another."""
+    said, slot, step, rows, length = world.tell(torch.zeros(HEADER, dtype=torch.int64)).tolist()
+    order = Order(said)
+    if order is Order.STOP:
+        return False
+    replica = replicas[slot]
+    if order is Order.STATE:
+        replica.layout.state()
+    elif order is Order.LOAD:
+        blanks = replica.layout.blanks()
+        replica.load({name: world.tell(torch.empty_like(blank, device="cpu")) for name, blank in blanks.items()})
+    else:
+        inputs, targets = (world.tell(torch.zeros(rows, length, dtype=torch.int64)) for _ in range(2))
+        carry_out(order, step, replica, inputs, targets)
+    return True
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    # Libraries' threads have been seen to abort a process that had done all its work.
+    os._exit(code)

@@ -1,0 +1,115 @@
+"""The processes that train one run together, all on one node: how they find each other, and what they say.
+
+The first of them is the pack's own process. They meet by a file in a private folder, and the system gives each its
+ports, so that two runs on a node never collide. What goes between them is tensors of numbers, and no pickle.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import FileStore  # torch.distributed has it, but says so to no type checker
+
+from jobs.errors import ModelError
+from jobs.spec import ModuleSpec
+from workers.models.huggingface import library
+
+_MEETING = timedelta(minutes=5)
+_PATIENCE = timedelta(days=7)  # a rank waits while the first one writes a checkpoint; if that dies, it hears so
+_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One process among `size`: its rank, and the device on which it computes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes; `value` may be changed."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def tell(self, value: Tensor) -> Tensor:
+        """Return what the first process has in `value`, a tensor of the CPU that the others lend for it."""
+        if self.size > 1:
+            dist.broadcast(value, src=0)
+        return value
+
+    def gather(self, value: Tensor) -> Tensor:
+        """Return the tensors of all processes one after another along the first axis."""
+        if self.size == 1:
+            return value
+        parts = [torch.empty_like(value) for _ in range(self.size)]
+        dist.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
+    def accelerator(self, spec: ModuleSpec, **options: Any) -> Any:
+        """Return a new Accelerator for these processes; raises ModelError where the package is missing."""
+        accelerate = library("accelerate", f"engine {getattr(spec, 'name', '')}")
+        # Its state is the process's, and outlives the run for which it was made.
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
+        accelerate.state.GradientState._reset_state()  # noqa: SLF001
+        precision = "bf16" if spec.precision == "bf16" else "no"
+        return accelerate.Accelerator(mixed_precision=precision, **{"cpu": self.device.type == "cpu", **options})
+
+
+def device_of(kind: str, rank: int) -> torch.device:
+    """Return the device of a rank: of several GPUs each has one."""
+    return torch.device(kind, rank % max(1, torch.cuda.device_count())) if kind == "cuda" else torch.device(kind)
+
+
+@contextmanager
+def joined(folder: Path, rank: int, size: int, kind: str) -> Iterator[World]:
+    """Be one of `size` processes that meet in `folder`, as long as the context lasts."""
+    world = World(rank, size, device_of(kind, rank))
+    if size == 1:
+        yield world
+        return
+    if dist.is_initialized():
+        raise ModelError("this process is one of several already: it cannot train two runs with several processes")
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    with _told_by_environment(world):
+        store = FileStore(str(folder / "meeting"), size)
+        dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=_MEETING)
+        try:
+            dist.distributed_c10d._set_pg_timeout(_PATIENCE)  # noqa: SLF001
+            yield world
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _told_by_environment(world: World) -> Iterator[None]:
+    """Say in the environment what libraries look for there at any time, and take it back."""
+    told = {
+        "RANK": world.rank,
+        "LOCAL_RANK": world.rank,
+        "WORLD_SIZE": world.size,
+        "LOCAL_WORLD_SIZE": world.size,
+        "LOCAL_SIZE": world.size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": 0,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,134 @@
+"""One run's module under DeepSpeed's ZeRO: moments, gradients and weights in parts, by stage.
+
+DeepSpeed makes the update; its numbers are ours. In float32 all is float32; with bf16 the module itself is bf16, and
+DeepSpeed keeps float32 weights and moments, which are what a checkpoint holds.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import reload
+from typing import Any
+
+from torch import Tensor, nn
+
+from jobs.spec import Condition, DeepSpeedSpec
+from workers.engines.adamw import FIRST, SECOND, ModuleAdamW
+from workers.engines.layouts import Objective, blanks_of
+from workers.engines.world import World
+from workers.models.family import Parameter
+from workers.models.huggingface import HuggingFace, library
+from workers.models.whole import Whole
+from workers.optimizer import Rates
+
+_WITHOUT_NORM = 0.0  # DeepSpeed's word for: nothing is clipped
+_SILENT = 1 << 40  # steps between two of its lines
+
+
+class ZeroLayout:
+    """The layout of engine `deepspeed`."""
+
+    def __init__(
+        self, whole: Whole, parameters: Sequence[Parameter], spec: DeepSpeedSpec, condition: Condition, world: World
+    ) -> None:
+        _begin_anew()
+        self.whole, self.spec, self.world = whole, spec, world
+        if spec.recompute and isinstance(whole, HuggingFace):
+            whole.recompute()
+        self.values: dict[str, nn.Parameter] = dict(whole.model.named_parameters())
+        self.buffers = {n: b for n, b in whole.model.named_buffers() if n in whole.model.state_dict()}
+        self._blanks = blanks_of(self.values, self.buffers)
+        decays = {parameter.name: parameter.decays for parameter in parameters}
+        decayed = [value for name, value in self.values.items() if decays[name]]
+        self.adamw = ModuleAdamW(decayed, [value for name, value in self.values.items() if not decays[name]])
+        accelerate: Any = library("accelerate", "engine deepspeed")
+        plugin = accelerate.DeepSpeedPlugin(hf_ds_config=_configuration(spec, condition))
+        backend = accelerate.utils.InitProcessGroupKwargs(backend="nccl" if world.device.type == "cuda" else "gloo")
+        accelerator = world.accelerator(
+            spec,
+            cpu=None,
+            deepspeed_plugin=plugin,
+            kwargs_handlers=[backend],
+            gradient_accumulation_steps=spec.accumulate,
+        )
+        self._engine, _ = accelerator.prepare(whole, self.adamw)
+        self._make_moments()
+
+    def _make_moments(self) -> None:
+        """Have moments before the first step, of every group: DeepSpeed finds those of the first group alone."""
+        sharded = self._engine.optimizer
+        if self.spec.stage == 3:
+            for part in sharded.fp32_partitioned_groups_flat:
+                self.adamw.moments(part)
+            return
+        for part in sharded.single_partition_of_fp32_groups:
+            self.adamw.moments(part)
+        sharded._lazy_init_hp_params_optimizer_state()  # noqa: SLF001
+
+    def logits(self, tokens: Tensor, drop: Any) -> Tensor:
+        """Return float32 logits [batch, answers, vocabulary]."""
+        out: Tensor = self._engine(tokens, drop)
+        return out.float()
+
+    def learn(self, tokens: Tensor, drop: Any, objective: Objective, *, is_last: bool) -> None:
+        """Add the gradient of a part's objective."""
+        # DeepSpeed divides by the number of parts; the objective is a sum over them.
+        self._engine.backward(objective(self.logits(tokens, drop)) * self.spec.accumulate)
+        if not is_last:
+            self._engine.step()
+
+    def update(self, rates: Rates, clip: float | None) -> float:
+        """Clip and update; returns the norm before clipping."""
+        self._engine.optimizer.clip_grad = clip or _WITHOUT_NORM
+        self.adamw.rates = rates
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return weights and both moments by parameter, whole, and buffers that are saved."""
+        utils: Any = library("deepspeed.utils", "engine deepspeed")
+        found: dict[str, Tensor] = {}
+        for name, value in self.values.items():
+            found[f"model.{name}"] = utils.safe_get_full_fp32_param(value).detach().clone()
+            for kind, key in (("first", FIRST), ("second", SECOND)):
+                moment = utils.safe_get_full_optimizer_state(value, key)
+                found[f"adamw.{kind}.{name}"] = moment.detach().clone().view(self._blanks[f"model.{name}"].shape)
+        return found | {f"buffer.{name}": buffer for name, buffer in self.buffers.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
+        utils: Any = library("deepspeed.utils", "engine deepspeed")
+        for name, value in self.values.items():
+            utils.safe_set_full_fp32_param(value, state[f"model.{name}"].to(self.world.device))
+            for kind, key in (("first", FIRST), ("second", SECOND)):
+                utils.safe_set_full_optimizer_state(value, state[f"adamw.{kind}.{name}"].to(self.world.device), key)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(state[f"buffer.{name}"])
+
+    def blanks(self) -> dict[str, Tensor]:
+        """Return tensors of the names, shapes and types of the state, in one order, without values."""
+        return self._blanks
+
+
+def _begin_anew() -> None:
+    """Let DeepSpeed forget the processes of an earlier run of this process; raises ModelError without DeepSpeed."""
+    comm: Any = library("deepspeed.comm.comm", "engine deepspeed")
+    comm.cdb = None
+    reload(library("deepspeed.utils.groups", "engine deepspeed"))
+    # Its communication over shared memory would be compiled for minutes, and leaves 69 MB files behind.
+    library("deepspeed.ops", "engine deepspeed").__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _configuration(spec: DeepSpeedSpec, condition: Condition) -> dict[str, Any]:
+    batch = condition.training.batch_size
+    sharding: dict[str, Any] = {"stage": spec.stage}
+    if spec.offload:
+        sharding["offload_optimizer"] = {"device": "cpu"}
+    return {
+        "train_batch_size": batch,
+        "train_micro_batch_size_per_gpu": batch // (spec.processes * spec.accumulate),
+        "gradient_accumulation_steps": spec.accumulate,
+        "zero_optimization": sharding,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": spec.precision == "bf16"},
+        "steps_per_print": _SILENT,
+    }
