@@ -61,6 +61,17 @@ SHOWN = (
         ),
         {"variance": ("variance",), "distances": ("distances", "--condition", "training.steps=2000")},
     ),
+    Shown(
+        "combinations",
+        (
+            ("difference", "--metric", "heldout.accuracy", "--against", "unseen.accuracy"),
+            ("success",),
+            ("success-over-scale",),
+            ("curve", "--metric", "unseen.accuracy", "--condition", "task.seen=2"),
+            ("onset",),
+        ),
+        {"fan": ("fan", "--metric", "unseen.accuracy"), "scores": ("scores", "--metric", "unseen.accuracy")},
+    ),
 )
 
 
