@@ -72,6 +72,17 @@ SHOWN = (
         ),
         {"fan": ("fan", "--metric", "unseen.accuracy"), "scores": ("scores", "--metric", "unseen.accuracy")},
     ),
+    Shown(
+        "experts",
+        (
+            ("difference", "--metric", "heldout.accuracy", "--against", "heldout.best_expert"),
+            ("difference", "--metric", "heldout.accuracy", "--against", "heldout.plurality"),
+            ("success",),
+            ("mean", "--metric", "heldout.accuracy"),
+            ("mean", "--metric", "heldout.loss"),
+        ),
+        {"scores": ("scores", "--metric", "heldout.accuracy", "--threshold", "0")},
+    ),
 )
 
 
