@@ -56,7 +56,7 @@ from orchestrator.seed_audit import pack_run
 from orchestrator.state import State, opened, transition
 from orchestrator.store_state import find_outcome, give_up, holding_pack, record_loss, resume_steps
 
-LOOK_S = 5.0  # between two looks at the beats of all packs
+LOOK_S = 2.0  # between two looks at the beats of all packs: one listing
 START_S = 180.0  # a pack that has never beaten waits for its turn, or imports torch from a slow disk
 _LONGEST_TROUBLE_S = 600.0  # of a store or a cluster that answers nothing but errors
 log = logging.getLogger(__name__)

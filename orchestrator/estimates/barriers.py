@@ -56,8 +56,17 @@ def _gap(losses: Floats, at: Floats) -> Floats:
     return np.asarray(np.max(parts, axis=0), float)
 
 
-def mean_over_pairs(values: Floats, units: Places, cohort: Cohort, unit: str, level: float = 0.95) -> Estimate:
+def mean_over_pairs(
+    values: Floats,
+    units: Places,
+    cohort: Cohort,
+    unit: str,
+    level: float = 0.95,
+    within: tuple[float, float] = (-inf, inf),
+) -> Estimate:
     """Return the mean of `values` [pair], whose ends lie in `units` [pair, 2], with a jackknife interval over units.
+
+    within  what the mean can be: the interval ends there
 
     A unit is what was drawn independently: a run, or the parent that forked runs share. Student's t with one degree of
     freedom fewer than units; the jackknife of a mean over pairs errs to the wide side (Efron & Stein 1981). With fewer
@@ -68,14 +77,15 @@ def mean_over_pairs(values: Floats, units: Places, cohort: Cohort, unit: str, le
     left = [values[(units != name).all(axis=1)] for name in names]
     if len(names) < 2 or any(not len(rest) for rest in left):
         note = f"no interval: {len(names)} {unit}{'s' * (len(names) != 1)}"
-        low, high = (nan, nan) if isnan(value) else (-inf, inf)
+        low, high = (nan, nan) if isnan(value) else within
         return Estimate(value, low, high, "mean over pairs", level, cohort, unit, note=note)
     without = np.array([rest.mean() for rest in left])
     count = len(names)
     error = float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))
     reach = float(student.ppf((1 + level) / 2, count - 1)) * error
     method = "mean over pairs, jackknife over units, Student's t"
-    return Estimate(value, value - reach, value + reach, method, level, cohort, unit)
+    low, high = max(value - reach, within[0]), min(value + reach, within[1])
+    return Estimate(value, low, high, method, level, cohort, unit)
 
 
 def matrix_of(values: Floats, ends: Places, runs: int) -> Floats:

@@ -6,6 +6,7 @@ are put together again. The metric is a loss, or an accuracy, of which the error
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,8 +117,8 @@ def _lines(question: Question, runs: list[DeclaredRun], value: dict[str, float],
     found = heights(losses, at)
     level = question.level(question.summary().conditions)
 
-    def mean(values: Floats) -> Estimate:
-        return mean_over_pairs(values, units, cohort, "parent run" if forked else "run", level)
+    def mean(values: Floats, least: float = -inf, most: float = inf) -> Estimate:
+        return mean_over_pairs(values, units, cohort, "parent run" if forked else "run", level, (least, most))
 
     return Lines(
         height,
@@ -127,10 +128,10 @@ def _lines(question: Question, runs: list[DeclaredRun], value: dict[str, float],
         losses,
         len(table) - len(whole),
         found,
-        mean(found.barriers),
-        mean(found.gaps),
+        mean(found.barriers, 0.0),
+        mean(found.gaps, 0.0),
         mean(found.instabilities),
-        mean((found.instabilities < STABLE).astype(float)),
+        mean((found.instabilities < STABLE).astype(float), 0.0, 1.0),
         _grouped(question, found.gaps, ends, len(names), cohort),
     )
 

@@ -104,7 +104,7 @@ def test_a_pack_that_says_that_it_stands_still_is_replaced_and_charged(
     assert (run.crashes, run.preemptions) == (1, 0)
     second = Pulse(store, launched(driver, cluster))
     second.beat({"step": 7, "stalled": "a step has not ended for 140 s"})
-    turns(driver, clock, 5 * LOOK_S)
+    turns(driver, clock, LATE_S + 4 * LOOK_S)
     failed = [run for run in driver.state.runs.values() if run.status is Status.FAILED]
     assert len(failed) == 1, "the last retry gave each run a process of its own"
     assert "stands still: a step has not ended for 140 s" in failed[0].reason

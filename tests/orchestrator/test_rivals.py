@@ -144,7 +144,7 @@ def test_a_study_that_opens_while_a_more_important_one_waits_launches_nothing(
     driver = driver_of(study(), store, clock, cluster)
     turns(driver, clock, 4, more.beat)
     assert cluster.launched == []
-    turns(driver, clock, 10, lambda: None)
+    turns(driver, clock, 10 + int(LEASE_S / LOOK_S), lambda: None)
     assert driver.state.counts() == {Status.FINISHED: 6}, "its driver has died, and the room is ours"
 
 
