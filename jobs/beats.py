@@ -16,7 +16,9 @@ from jobs.layout import beat_key, parse_beat_key
 from jobs.store import Store, get_record, put_record
 
 BEAT_S = 5.0
-PACK_SILENT_S = 26.0  # after which a pack is replaced: a beat is seen up to 2 s late, so 30 s after it stood still at most
+PACK_SILENT_S = (
+    26.0  # after which a pack is replaced: a beat is seen up to 2 s late, so 30 s after it stood still at most
+)
 LATE_S = 2 * BEAT_S  # after which its last beat is read: it may say why
 log = logging.getLogger(__name__)
 

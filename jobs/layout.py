@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 _BEAT = re.compile(r"^beats/(?P<pack_id>[^/]+)\.(?P<number>\d{8})\.json$")
 _DRIVER = re.compile(r"^drivers/(?P<study>[^/]+)\.(?P<epoch>\d{6})(?:\.(?P<what>json|released\.json|\d{8}\.beat))$")
+KEPT_OF_STUDY = ("proofs", "decisions", "verdicts", "drivers")  # folders of records that stay, beside its revisions
+_KEPT = re.compile(r"^(?:proofs|decisions|verdicts)/(?P<study>.+)\.\d{4,}\.json$")
 _ATTEMPT = re.compile(r"^attempts/(?P<run_id>[^/]+)\.(?P<attempt>\d{4})\.json$")
 
 
@@ -106,6 +108,14 @@ def parse_driver_key(key: str) -> tuple[str, int, str] | None:
 def pack_of(key: str) -> str:
     """Return the pack that wrote the file under `key`."""
     return key.split("/")[1]
+
+
+def is_of_study(key: str, study: str) -> bool:
+    """Return whether a record is one of those of the study that stay: none of its beats, and of no study like it."""
+    kept, driver = _KEPT.match(key), parse_driver_key(key)
+    if driver:
+        return driver[0] == study and not driver[2].endswith(".beat")
+    return kept is not None and kept["study"] == study
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 from jobs.claims import FRESH
 from jobs.errors import Corrupt, NotFound, QueryError, SeedbedError
 from jobs.findings import Finding
-from jobs.layout import PackKeys, attempt_key, parse_attempt_key, proof_key, study_key, task_key
+from jobs.layout import (
+    KEPT_OF_STUDY,
+    PackKeys,
+    attempt_key,
+    is_of_study,
+    parse_attempt_key,
+    study_key,
+    task_key,
+)
 from jobs.local_files import hash_file
 from jobs.records import Status
 from jobs.store import Store, committed, get_record, manifest_key, read_manifest, verified
@@ -115,13 +123,14 @@ def _files_of(store: Store, declared: Declared) -> list[str]:
             packs.add(str(get_record(store, key)["pack_id"]))
         except (Corrupt, KeyError):
             continue
-    own = [study_key(declared.name, declared.revision), *store.keys(proof_key(declared.name, 1)[:-9])]
+    kept = (key for folder in KEPT_OF_STUDY for key in store.keys(f"{folder}/{declared.name}."))
+    own = [study_key(declared.name, declared.revision), *(key for key in kept if is_of_study(key, declared.name))]
     tasks = [task_key(code) for code in declared.tasks]
     imported = store.keys(f"imports/{declared.imported}/") if declared.imported else []
     found = [*own, *tasks, *claims, *(key for key in imported if key.endswith(".json"))]
     for pack in sorted(packs):
         keys = PackKeys(pack)
-        found += [key for key in (keys.request, keys.claim, keys.outcome) if store.exists(key)]
+        found += [key for key in (keys.request, keys.claim, keys.given_up, keys.outcome) if store.exists(key)]
         found += [manifest_key(key) for prefix in (keys.shards, keys.checkpoints) for key in committed(store, prefix)]
     return found
 
