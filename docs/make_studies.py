@@ -43,6 +43,11 @@ SHOWN = (
         {"law": ("law",), "probability": ("probability",), "loss": ("scores", "--metric", "heldout.loss")},
     ),
     Shown(
+        "addition",
+        (("success",), ("success-over-scale",), ("modes",), ("distances",), ("scaling-law",), ("onset",)),
+        {"law": ("law",), "loss": ("scores", "--metric", "heldout.loss")},
+    ),
+    Shown(
         "twins",
         (
             ("variance",),
