@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "jobs" / "studies"
 PICTURES = ROOT / "docs" / "images" / "studies"
 SECOND_FIRST = 10_000  # the first seed of every second block; no shipped study's own block goes so far
+EXPOSURES = (0, 1, 2, 5, 10, 50, 100)  # of planted.yaml
 Words = tuple[str, ...]
 
 
@@ -65,6 +66,18 @@ SHOWN = (
             ("agreement", "--metric", "heldout.item"),
         ),
         {"variance": ("variance",), "distances": ("distances", "--condition", "training.steps=2000")},
+    ),
+    Shown(
+        "planted",
+        (
+            *(("mean", "--metric", f"seen_{n}.{what}") for what in ("token_accuracy", "accuracy") for n in EXPOSURES),
+            ("success",),
+        ),
+        {
+            "words": ("numbered", "--metric", "seen_*.token_accuracy"),
+            "strings": ("numbered", "--metric", "seen_*.accuracy"),
+            "loss": ("numbered", "--metric", "seen_*.loss"),
+        },
     ),
     Shown(
         "combinations",

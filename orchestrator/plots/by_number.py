@@ -50,7 +50,7 @@ def against_number(
             linestyle=LINES[index % 4], linewidth=1.3, capsize=2, label=short(label),
         )  # fmt: skip
         for place, (_, scores) in zip(x, values, strict=True):
-            spread = 0.04 * (jitter(len(scores)) - 0.5)
+            spread = 0.04 + 0.03 * jitter(len(scores))  # to the right of the mean, which would hide them
             axes.plot(
                 place * (1 + spread) if width else place + spread,
                 scores, "o", color=colour, markersize=2, alpha=0.35, markeredgewidth=0,
