@@ -107,6 +107,11 @@ class ForkPoint:
     parents: tuple[Parent, ...]
     fraction: float | None = None
 
+    @property
+    def is_saved_anew(self) -> bool:
+        """Return whether the children's first states are checkpoints of their own."""
+        return any(origin.is_saved_anew for _, origin in self.children([parent.seeds for parent in self.parents[:1]]))
+
     def spec(self) -> dict[str, Any]:
         """Return what of it is part of the identity of a condition."""
         return {

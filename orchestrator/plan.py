@@ -98,7 +98,9 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
     per_step = condition.training.batch_size * task.length
     tokens = per_step * sum(run.steps_left for run in todo)
     milestones = steps_of(condition.milestones, condition.training.steps)
-    checkpoints = sum(1 for run in todo for step in milestones if step > max(run.resumed_step, point.first_step - 1))
+    # The first state of a fork is its parent's, unless something in it was changed.
+    first = point.first_step - 1 if point.fork is None or point.fork.is_saved_anew else point.first_step
+    checkpoints = sum(1 for run in todo for step in milestones if step > max(run.resumed_step, first))
     return ConditionPlan(
         condition=point.label,
         condition_id=point.id,

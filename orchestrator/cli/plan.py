@@ -59,11 +59,7 @@ def command(
     if as_json:
         print_json(result.as_dict())
         return
-    table = plan_table(result)
-    if table.row_count > _MOST_ROWS:
-        table.rows = table.rows[:_MOST_ROWS]
-        table.caption = f"the first {_MOST_ROWS} of {len(result.conditions):,} conditions; --json lists all"
-    console.print(table)
+    console.print(plan_table(result, _MOST_ROWS))
     costs = cost_table(result)
     if costs:
         console.print(costs)

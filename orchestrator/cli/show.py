@@ -162,8 +162,8 @@ def progress_line(snapshot: Snapshot) -> str:
     )
 
 
-def plan_table(plan: StudyPlan) -> Table:
-    """Return what a study would take: a row per condition, and the sums."""
+def plan_table(plan: StudyPlan, most: int) -> Table:
+    """Return what a study would take: a row per condition, `most` of them, and the sums over all."""
     title = f"{escape(plan.study)}: what it would take; nothing was trained"
     table = Table(title=title, title_justify="left", show_footer=True, box=None, padding=(0, 2, 0, 0))
     columns = {
@@ -179,7 +179,9 @@ def plan_table(plan: StudyPlan) -> Table:
     }
     for name, footer in columns.items():
         table.add_column(name, footer, justify="left" if name == "condition" else "right", no_wrap=True)
-    for row in plan.conditions:
+    if len(plan.conditions) > most:
+        table.caption = f"the first {most} of {len(plan.conditions):,} conditions; --json lists all"
+    for row in plan.conditions[:most]:
         table.add_row(
             escape(row.condition),
             f"{row.runs:,}",

@@ -66,6 +66,19 @@ def test_a_study_from_plan_to_report(home: Path) -> None:
     assert json.loads((GOLDEN / "status.json").read_text()) == _shape(status), "the shape of the JSON is a contract"
 
 
+def test_a_plan_of_many_conditions_is_cut_and_says_so(home: Path) -> None:
+    text = (home / "tiny.yaml").read_text().replace("study: tiny", "study: wide")
+    widths = list(range(2, 92, 2))
+    grid = next(line for line in text.splitlines() if line.startswith("grid:"))
+    (home / "wide.yaml").write_text(text.replace(grid, f"grid: {{model.width: {widths}}}"))
+    told = invoke("plan", "wide.yaml")
+    assert f"the first 40 of {len(widths)} conditions; --json lists all" in told
+    assert f"{3 * len(widths)}" in next(line for line in told.splitlines() if line.startswith("in all")), (
+        "sums are of all"
+    )
+    assert len(json.loads(invoke("plan", "wide.yaml", "--json"))["conditions"]) == len(widths)
+
+
 def _shape(value: object) -> object:
     """Return the JSON value with each leaf replaced by the name of its type."""
     if isinstance(value, dict):

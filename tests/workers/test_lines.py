@@ -14,6 +14,8 @@ from jobs.store import open_store
 from jobs.study_file import parse_study, read_study
 from orchestrator.declared import read_declared
 from orchestrator.library import Library
+from orchestrator.machine import Machine
+from orchestrator.plan import plan
 from orchestrator.plots.kinds import KINDS
 from orchestrator.questions.on_lines import Lines
 from orchestrator.questions.registry import ask
@@ -105,6 +107,14 @@ def test_points_cost_no_checkpoint_and_are_verified(library: Library) -> None:
         runs = library.tables(study)["runs"].to_pylist()
         assert {row["status"] for row in runs} == {"finished"}
         assert all(row["toward_run"] and row["parent_run"] != row["toward_run"] for row in runs)
+
+
+def test_a_plan_counts_what_is_saved(home: Path, library: Library) -> None:
+    machine = Machine(2, 2, "cpu")
+    for name, text in (("ends", ENDS + FORKED), ("lines", LINES + ALL)):
+        made = plan(parse_study(text, f"{name}.yaml", home), None, machine)
+        assert made.total("runs") == len(library.declared(name).runs)
+        assert made.total("checkpoints") == library.tables(name)["checkpoints"].num_rows
 
 
 def test_the_same_command_again_makes_nothing_new(home: Path, library: Library) -> None:
