@@ -17,6 +17,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
+Measured = Literal["weights", "similarity"]
+
+
 class Spec(BaseModel):
     """The manners of every model of a spec: frozen, strict, no unknown key."""
 
@@ -222,7 +225,8 @@ class TrainingSpec(Spec):
 class Condition(Spec):
     """One point of the grid: everything that decides a run except its seeds.
 
-    measure  what probes measure beside the task's own sets; `weights`: statistics of the weights
+    measure  what probes measure beside the task's own sets; `weights`: statistics of the weights; `similarity`: of a
+             run on a line, how alike its layers are to those of the other end
     """
 
     task: TaskSpec
@@ -232,7 +236,7 @@ class Condition(Spec):
     engine: EngineSpec
     probes: Schedule
     milestones: Schedule
-    measure: Annotated[tuple[Literal["weights"], ...], Field(strict=False)] = ()
+    measure: Annotated[tuple[Measured, ...], Field(strict=False)] = ()
 
     @model_validator(mode="before")
     @classmethod

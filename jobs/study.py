@@ -26,7 +26,7 @@ from jobs.fork import ForkPoint, ForkRule
 from jobs.identity import canonical_json, run_id, run_spec
 from jobs.schedule import Every, Schedule
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Count, Origin, Spec
+from jobs.spec import Condition, Count, Measured, Origin, Spec
 from jobs.stop import StopRule
 from jobs.text.corpus import Place
 
@@ -169,7 +169,7 @@ class StudySettings(Spec):
     training: dict[str, Any]
     engine: dict[str, Any] = Field(default_factory=dict)
     probes: Schedule = Every(every=50)
-    measure: Annotated[tuple[Literal["weights"], ...], Field(strict=False)] = ()
+    measure: Annotated[tuple[Measured, ...], Field(strict=False)] = ()
     checkpoints: CheckpointRule = CheckpointRule()
     success: SuccessRule = SuccessRule()
     scale: str = ""

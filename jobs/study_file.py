@@ -16,7 +16,7 @@ from jobs.errors import Fault, StoreError, StudyError, TaskError, TextRefused
 from jobs.faults import describe, locate, near
 from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
-from jobs.spec import Condition
+from jobs.spec import Condition, PackedSpec
 from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, PARTS, GridBlock, GridPoint, Study, StudySettings
 from jobs.text.corpus import Place
@@ -81,6 +81,12 @@ class _Reader:
             )
         if settings is not None and settings.stop is not None:
             self._check_stop(settings, points)
+        if settings is not None and "similarity" in settings.measure:
+            on_lines = settings.fork is not None and settings.fork.line is not None
+            if not on_lines or any(not isinstance(point.condition.engine, PackedSpec) for point in points):
+                self._add(
+                    ("measure",), "similarity is to the other end of a line, of seed-batched models: give fork.line"
+                )
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}

@@ -8,7 +8,8 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +42,17 @@ def make_deterministic(threads: int, runs: int) -> None:
     torch.set_float32_matmul_precision("highest")
     # Subnormal numbers are slow and rounded to zero by some builds only: say which.
     torch.set_flush_denormal(False)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread meanwhile: sums that several share out have other last bits with other numbers of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from workers.engines.choice import engine_of, packages_of, switch
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
 from workers.progress import Progress, Signs
-from workers.replay import first_state
+from workers.replay import ends_of, first_state
 from workers.saver import Saver
 from workers.seed_proof import prove, weights_digest
 from workers.shards import ShardWriter
@@ -135,16 +135,18 @@ def _train(
         _claim_runs(store, request, crew, before, saved)
         start, last_saved = _start(request, saved)
         shards = ShardWriter(store, keys, clock)
-        train(
-            _plan(request),
-            start,
-            engine,
-            Batches(task, streams, condition.training.batch_size, crew),
-            Probes(task, streams, crew, shards, condition.measure),
-            Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
-            tally,
-            stop,
-        )
+        with ends_of(store, [run.origin for run in request.runs], condition, task, streams, engine) as ends:
+            switch(condition, request.threads, len(request.runs))  # a replay of an end has set its own
+            train(
+                _plan(request),
+                start,
+                engine,
+                Batches(task, streams, condition.training.batch_size, crew),
+                Probes(task, streams, crew, shards, condition.measure, ends),
+                Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
+                tally,
+                stop,
+            )
 
 
 def _start(request: PackRequest, saved: list[Saved]) -> tuple[Start, int]:

@@ -18,7 +18,8 @@ from jobs.seeds import Streams
 from jobs.tasks.task import IGNORE, Batch, Mean, Task
 from workers.batches import check_batch
 from workers.crew import Crew, Member
-from workers.engines import MODEL, Engine
+from workers.engines import MODEL, Engine, Layered
+from workers.similarity import similarities
 from workers.weight_statistics import weight_statistics
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Probes:
     """Measures every run of a pack that is alive and adds the rows to its shards.
 
     measured  what is measured beside the task's held-out sets
+    ends      of runs on lines: their engine and one that holds the other ends, to be compared layer by layer
     """
 
     task: Task
@@ -92,6 +94,7 @@ class Probes:
     crew: Crew
     shards: Rows
     measured: Sequence[str] = ()
+    ends: tuple[Layered, Layered] | None = None
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
 
     def measure(self, step: int, engine: Engine, tally: Tally) -> None:
@@ -136,6 +139,17 @@ class Probes:
         predicted, losses = engine.evaluate(inputs, targets)
         for member in alive:
             self._add_set(member, step, name, sets[member.slot], predicted[member.slot], losses[member.slot])
+        if self.ends:
+            self._measure_similarity(name, step, inputs, self.ends)
+
+    def _measure_similarity(
+        self, name: str, step: int, inputs: NDArray[np.int64], ends: tuple[Layered, Layered]
+    ) -> None:
+        mine, others = (engine.hidden(inputs) for engine in ends)
+        for member in self.crew.alive:
+            for layer, (one, other) in enumerate(zip(mine, others, strict=True)):
+                for what, value in similarities(one[member.slot], other[member.slot]).items():
+                    self._add(member, step, f"{name}.{what}.{layer}", value)
 
     def _add_set(
         self,

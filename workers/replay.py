@@ -7,8 +7,8 @@ that the pack had. A fork's first state is made here, too: the parent's with wha
 import fnmatch
 import logging
 import threading
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +23,11 @@ from jobs.spec import Condition, Origin
 from jobs.store import Store
 from jobs.tasks.task import Task
 from workers.batches import Batches
-from workers.checkpoint import Kind, Link, Saved, checkpoints_of, read_slice, slice_digest
+from workers.checkpoint import Kind, Link, Saved, checkpoints_of, join, read_slice, slice_digest
 from workers.crew import Crew, Member
-from workers.engines import MODEL, Engine
+from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
+from workers.engines.packed import PackedEngine
 from workers.probes import Probes, Tally
 from workers.progress import Progress
 from workers.stored import StoredRun, load_task, stored_run
@@ -117,12 +118,12 @@ def replay(
     with closing(engine_of(run.condition, task, [Streams(run.seeds)])) as engine:
         if state:
             engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
-        rows = _train_to(step, run, task, engine, tally, began, progress or Progress()) if began < step else []
+        rows = _train_to(store, step, run, task, engine, tally, began, progress or Progress()) if began < step else []
         return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows))
 
 
 def _train_to(
-    step: int, run: StoredRun, task: Task, engine: Engine, tally: Tally, began: int, progress: Progress
+    store: Store, step: int, run: StoredRun, task: Task, engine: Engine, tally: Tally, began: int, progress: Progress
 ) -> list[dict[str, Any]]:
     crew = Crew("replay", [Member(0, run.attempts[-1], step=max(began, 0))], progress=progress)
     streams, rows = [Streams(run.seeds)], _Rows()
@@ -130,8 +131,9 @@ def _train_to(
     plan = Plan(step, frozenset(steps_of(run.condition.probes, steps)), frozenset(), rolling_every=steps + 1)
     start = Start(run.first_step if began == FRESH else began, is_first=began == FRESH)
     batches = Batches(task, streams, run.condition.training.batch_size, crew)
-    probes = Probes(task, streams, crew, rows, run.condition.measure)
-    train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
+    with ends_of(store, [run.origin], run.condition, task, streams, engine, progress) as ends:
+        probes = Probes(task, streams, crew, rows, run.condition.measure, ends)
+        train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
     if crew.members[0].step < step:
         ended = crew.members[0]
         raise SeedbedError(f"run {run.run_id} is {ended.status} at step {ended.step}: {ended.reason}")
@@ -181,6 +183,28 @@ def first_state(
         if redrawn or (kind in MOMENTS and origin.moments == "zero"):
             state[name] = fresh[name].clone()  # fresh moments are zero
     return state, tuple(Link(parent.run.run_id, origin.step, parent.sha256) for parent in reversed(parents))
+
+
+@contextmanager
+def ends_of(
+    store: Store,
+    origins: Sequence[Origin | None],
+    condition: Condition,
+    task: Task,
+    streams: list[Streams],
+    engine: Engine,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Layered, Layered] | None]:
+    """Yield `engine` and one that holds the other ends of the lines on which its runs lie, if those are compared."""
+    toward = [(origin.toward.run_id, origin.step) for origin in origins if origin and origin.toward]
+    if "similarity" not in condition.measure or len(toward) < len(streams) or not isinstance(engine, PackedEngine):
+        yield None
+        return
+    rows = [replay(store, run_id, step, progress=progress).state for run_id, step in toward]
+    with closing(engine_of(condition, task, streams, str(engine.device))) as other:
+        other.load(join([{name: row[name] for name in other.state()} for row in rows]))
+        if isinstance(other, PackedEngine):
+            yield engine, other
 
 
 def between(one: torch.Tensor, other: torch.Tensor, fraction: float) -> torch.Tensor:

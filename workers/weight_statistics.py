@@ -6,12 +6,13 @@ among them; theirs splits attention into heads, which the names of parameters he
 1e-5 count as 0, and variances have n - 1, as in their code.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from workers.determinism import one_thread
 
 _NO_VALUE = 1e-5  # singular values below are 0
 
@@ -27,8 +28,7 @@ def weight_statistics(weights: Mapping[str, Tensor], slot: int) -> dict[str, flo
     matrices = [values for values in mine.values() if values.dim() == 2]
     biases = [values.reshape(-1) for name, values in mine.items() if name.endswith("bias")]
     found: dict[str, float] = {}
-    # Sums that several threads share out have other last bits with other numbers of threads.
-    with _one_thread():
+    with one_thread():
         if matrices:
             rows = [_of_matrix(matrix) for matrix in matrices]
             found |= {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
@@ -63,13 +63,3 @@ def _of_all(letter: str, values: Tensor) -> dict[str, float]:
 def _median(values: Tensor) -> float:
     """Return the median, of an even number of values the mean of the middle two, as numpy has it."""
     return float(np.median(values.numpy()))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

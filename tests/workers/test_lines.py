@@ -23,6 +23,7 @@ from orchestrator.verify import verify
 from tests.bitwise.drives import one_command
 from tests.workers.test_forks import PARENTS
 from workers.replay import between, plain_module, replay
+from workers.similarity import linear_cka
 from workers.stored import load_task, stored_run
 
 ENDS = PARENTS.replace("study: parents", "study: ends").replace("steps: 6", "steps: 9")
@@ -218,3 +219,45 @@ def test_ids_of_forks_do_not_know_of_lines(tmp_path: Path) -> None:
 
 
 IDS = ["r1-93cdf93ef90610cae9f1", "r1-4357329b83d757c1ad5f", "r1-554607753e96d21aae02", "r1-6301c18ab5dd599fb162"]
+
+
+SIMILAR = LINES.replace("study: lines", "study: similar").replace("probes:", "measure: [similarity]\nprobes:")
+
+
+def test_layers_are_compared_with_those_of_the_other_end(home: Path, library: Library) -> None:
+    one_command(home / "store", SIMILAR + ALL)
+    values = library.tables("similar")["metrics"].to_pylist()
+    by_run: dict[str, dict[str, float]] = {}
+    for row in values:
+        by_run.setdefault(row["run_id"], {})[row["metric"]] = row["value"]
+    for run in library.declared("similar").runs:
+        assert run.origin is not None
+        assert run.origin.toward is not None
+        found = {name: value for name, value in by_run[run.id].items() if "cka" in name or "svcca" in name}
+        assert sorted(found) == [f"heldout.{what}.{layer}" for what in ("cka", "svcca") for layer in (0, 1)]
+        if run.origin.toward.fraction == 1:
+            assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=1e-9), "it is the other end"
+        else:
+            assert all(0 <= value < 1 for value in found.values())
+    # By hand, from what both ends are: the plain modules' blocks give what the pack has compared.
+    run = next(run for run in library.declared("similar").runs if run.condition.factors["fork.fraction"] == 0)
+    assert run.origin is not None
+    assert run.origin.toward is not None
+    stored = stored_run(library.store, run.id)
+    task = load_task(library.store, stored.condition.task)
+    inputs = torch.from_numpy(task.held_out(Streams(run.seeds))["heldout"].inputs)
+    layers = []
+    for end in (run.origin.run_id, run.origin.toward.run_id):
+        module, seen = plain_module(replay(library.store, end, 9), task), []
+        hook = module.blocks[-1].register_forward_hook(lambda _, __, out, seen=seen: seen.append(out))
+        with torch.no_grad():
+            module(inputs)
+        hook.remove()
+        layers.append(seen[0][:, task.first_answer :].reshape(-1, seen[0].shape[-1]))
+    assert linear_cka(*layers) == pytest.approx(by_run[run.id]["heldout.cka.1"], abs=1e-4)
+    assert verify(library.store, read_declared(library.store, "similar"), spans=2).findings == []
+
+
+def test_similarity_needs_a_line(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"give fork\.line"):
+        parse_study(SIMILAR, "s.yaml", tmp_path)

@@ -11,6 +11,13 @@ Integers = NDArray[np.int64]
 MODEL = "model."  # before the names of parameters in an engine's state
 
 
+class Layered(Protocol):
+    """An engine that shows what its layers make."""
+
+    def hidden(self, inputs: Integers) -> list[torch.Tensor]:
+        """Return for each layer [run, row, width] of the first items of inputs [run, items, length]."""
+
+
 class Engine(Protocol):
     """Models and optimiser of all runs of a pack, along a leading run axis.
 

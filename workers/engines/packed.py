@@ -121,6 +121,13 @@ class PackedEngine:
             losses[:, some, first:] = nll.masked_fill_(asked == IGNORE, 0.0).cpu().numpy()
         return predicted, losses
 
+    @torch.no_grad()
+    def hidden(self, inputs: Integers) -> list[Tensor]:
+        """Return what layers make of the first 256 items of inputs [run, items, length]: [run, row, width] each."""
+        seen: list[Tensor] = []
+        self.family.logits(self.values, self._tensor(inputs[:, :_EVALUATED_AT_ONCE]), _keep, seen)
+        return seen
+
     def state(self) -> dict[str, Tensor]:
         """Return weights and both moments by parameter, each [run, …]: what training writes to, not copies."""
         return dict(self._state)

@@ -64,10 +64,13 @@ class Drawn(Protocol):
 class Family(Drawn, Protocol):
     """A seed-batched model of fixed shape."""
 
-    def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:
+    def logits(
+        self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: list[Tensor] | None = None
+    ) -> Tensor:
         """Return the logits at positions from `first_answer` on.
 
         values: name → [run, …]; tokens: int64 [run, batch, length]; returns [run, batch, answers, vocabulary].
+        `seen` is given what each layer makes, [run, rows, width]: a row for each position from which answers follow.
         """
 
 

@@ -29,13 +29,17 @@ class Gpt:
         self.parameters: Sequence[Parameter] = tuple(_parameters(spec, vocabulary_size, length))
         self._rotation = _rotation(length, spec.width // spec.heads) if spec.positions == "rotary" else None
 
-    def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks) -> Tensor:
+    def logits(
+        self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: list[Tensor] | None = None
+    ) -> Tensor:
         """Return [run, batch, answers, vocabulary] for int64 tokens [run, batch, length]."""
         runs, batch, length = tokens.shape
         x = drop(self._embed(values, tokens))
         for index in range(self.spec.layers):
             asked = self.first_answer if index == self.spec.layers - 1 else 0
             x = self._block(values, f"blocks.{index}.", x, (batch, length, asked), drop)
+            if seen is not None:
+                seen.append(x)
         x = self._norm(x)
         head = values["embedding"].transpose(1, 2) if self.spec.tied_head else values["head"]
         out = torch.bmm(x, values["norm.gain"][:, :, None] * head)
