@@ -1,5 +1,6 @@
 """`seedbed export hf`: runs as models that others load."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,12 +42,11 @@ def hf(
 
     [bold]Example:[/bold] seedbed export hf widths --to models --store results
     """
-    try:
-        import transformers
-    except ImportError:
-        raise QueryError("export needs the package transformers: pip install 'seedbed[hf]'") from None
-    spoken: Any = transformers.utils.logging
-    spoken.disable_progress_bar()  # of each file; ours is one for all
+    from workers.models.huggingface import library as library_of  # torch takes seconds
+
+    # Where DeepSpeed is installed transformers imports it, and it prints which accelerator it has chosen.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    library_of("transformers", "export").utils.logging.disable_progress_bar()  # of each file; ours is one for all
     library = Library(open_store(store))
     name = library.only(study)
     if library.declared(name).imported:

@@ -22,8 +22,10 @@ from jobs.errors import NotFound, QueryError
 from jobs.identity import sha256
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
+from jobs.spec import HuggingFaceSpec
 from jobs.store import Store
 from jobs.tasks.task import Task
+from jobs.tasks.text import Text
 from orchestrator.declared import DeclaredRun
 from orchestrator.export.hub_tokenizer import hub_tokenizer
 
@@ -96,9 +98,11 @@ def _model_of(replayed: Any, task: Task) -> Any:
     from workers.transformers_form import as_transformers
 
     spec = replayed.run.condition.model
-    if not hasattr(spec, "family"):  # it is one of transformers already
-        return plain_module(replayed, task)
-    end = getattr(getattr(task, "corpus_info", None), "end", None)
+    end = task.corpus_info.end if isinstance(task, Text) else None
+    if isinstance(spec, HuggingFaceSpec):  # it is one of transformers already
+        model: Any = plain_module(replayed, task)
+        model.config.bos_token_id = model.config.eos_token_id = end
+        return model
     return as_transformers(spec, replayed.weights, len(task.vocabulary), task.length, end)
 
 

@@ -65,6 +65,22 @@ def test_every_run_loads_with_the_logits_that_it_has(trained: Path, tmp_path: Pa
                 torch.testing.assert_close(model(tokens).logits, own(tokens), rtol=1e-5, atol=1e-5)
 
 
+def test_a_model_of_transformers_goes_out_as_itself(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    text = STUDY.replace("study: verse", "study: neox").replace("grid: {model.width: [8, 16]}\n", "")
+    model = "model: {huggingface: gpt_neox, layers: 1, width: 8, heads: 2}"
+    lines = [model if line.startswith("model:") else line for line in text.splitlines()]
+    (trained / "neox.yaml").write_text("\n".join(lines))
+    store = ("--store", str(trained / "neox-store"))
+    invoke("run", str(trained / "neox.yaml"), *store, "--cluster", "inline", "--no-report", "--json")
+    told = json.loads(invoke("export", "hf", "neox", "--to", str(tmp_path), *store, "--step", "6", "--json"))
+    assert [run["largest_difference"] for run in told["runs"]] == [0.0, 0.0]
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(Path(told["runs"][0]["folder"]) / "step6")
+    assert loaded.config.model_type == "gpt_neox"
+    own = seedbed.open(trained / "neox-store").run(told["runs"][0]["run_id"])
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in own.weights(6).items())
+
+
 def test_the_tokenizer_gives_the_ids_of_the_corpus(trained: Path, tmp_path: Path) -> None:
     from jobs.text.corpus import open_corpus
     from jobs.text.tokenizer import tokenizer_of
