@@ -179,13 +179,12 @@ class AccelerateSpec(ModuleSpec):
 class DeepSpeedSpec(ModuleSpec):
     """Whole torch modules under DeepSpeed's ZeRO (Rajbhandari et al. 2020).
 
-    stage    1: moments in parts; 2: gradients, too; 3: weights, too
-    offload  moments lie in the memory of the CPU
+    stage  1: moments in parts; 2: gradients, too; 3: weights, too
     """
 
     name: Literal["deepspeed"]
+    processes: Annotated[int, Field(ge=2, le=64)] = 2
     stage: Literal[1, 2, 3]
-    offload: bool = False
 
 
 EngineSpec = Annotated[PackedSpec | AccelerateSpec | DeepSpeedSpec, Field(discriminator="name")]

@@ -120,7 +120,7 @@ def _zero(engine: DeepSpeedSpec, parameters: int) -> tuple[int, int, int]:
     is_half = engine.precision == "bf16"
     size = _HALF if is_half else _FLOAT
     master = parameters * _FLOAT if is_half else 0
-    moments = 0 if engine.offload else -(-(2 * parameters * _FLOAT + master) // engine.processes)
+    moments = -(-(2 * parameters * _FLOAT + master) // engine.processes)
     gradients = parameters * size if engine.stage < 2 else -(-parameters * size // engine.processes)
     weights = parameters * size if engine.stage < 3 else -(-parameters * size // engine.processes)
     return weights, gradients, moments

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.spec import Condition
 from jobs.study import Study
 from orchestrator.machine import Machine, Needs, Node
 from orchestrator.packing import AssumedTiming, Todo, assumed_timings, most_threads, pack_runs, seconds_in_all
+from tests.workers.test_models import condition
 
 TWO = Machine(2, 2, "cpu")
 # A step costs as much as 4 runs even for one run, up to 16; beyond, wider is slower than in proportion.
@@ -125,3 +127,25 @@ def test_few_runs_are_split_until_no_gpu_is_idle() -> None:
     packs = pack_runs(todo(8), {"c": flat}, "calibrated", gpus, Needs(gpu_share=1.0))
     assert len(packs) == 4
     assert seconds_in_all(packs, gpus) == max(pack.seconds for pack in packs)
+
+
+def whole(**engine: object) -> Condition:
+    spec = {"huggingface": "gpt_neox", "layers": 2, "width": 16, "heads": 2}
+    return condition(spec, training={"steps": 5, "batch_size": 8}, engine={"name": "accelerate", **engine})
+
+
+def test_a_whole_model_takes_the_cpus_and_gpus_of_all_its_processes() -> None:
+    spec = whole(processes=2, threads=2)
+    machine = Machine(8, 8, "cpu", nodes=(Node(4), Node(4)))
+    packs = pack_runs(todo(3), {"c": assumed_timings(spec, machine)}, "calibrated", machine)
+    assert [(len(pack.run_ids), pack.threads) for pack in packs] == [(1, 4)] * 3
+    assert machine.side_by_side(4) == 2, "one on each node"
+    gpus = Machine(16, 16, "cuda", nodes=(Node(16, gpus=4.0, gpu_bytes=1 << 30),))
+    packs = pack_runs(todo(1), {"c": assumed_timings(spec, gpus)}, "calibrated", gpus, Needs(gpu_share=1.0))
+    assert packs[0].needs.gpu_share == 2.0
+    assert gpus.side_by_side(packs[0].threads, packs[0].needs) == 2
+
+
+def test_several_whole_models_share_a_pack_where_the_study_says_so() -> None:
+    packs = pack_runs(todo(4), {"c": assumed_timings(whole(), TWO)}, 4, TWO)
+    assert [(len(pack.run_ids), pack.threads) for pack in packs] == [(4, 1)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.errors import RankLost
+from jobs.errors import ModelError, RankLost
 from tests.workers.test_modules import GPT, LLAMA, NEOX, STEPS, batch, differences, engine_for, made, trained
 from workers.checkpoint import slice_digest
 from workers.engines.choice import switch
@@ -100,6 +100,8 @@ def test_a_process_that_dies_is_an_error_at_once_and_leaves_nothing_behind() -> 
     assert not torch.distributed.is_initialized()
     with closing(engine_for(made(NEOX, processes=2), 0)) as another:
         train(another, range(1))
+        with pytest.raises(ModelError, match="one of several that train a run"):
+            engine_for(made(NEOX), 0)
 
 
 def test_a_process_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,11 +73,11 @@ def device_of(kind: str, rank: int) -> torch.device:
 def joined(folder: Path, rank: int, size: int, kind: str) -> Iterator[World]:
     """Be one of `size` processes that meet in `folder`, as long as the context lasts."""
     world = World(rank, size, device_of(kind, rank))
+    if dist.is_initialized():  # libraries would take it for a run of several processes, and wait for ever
+        raise ModelError("this process is one of several that train a run: it cannot train another beside it")
     if size == 1:
         yield world
         return
-    if dist.is_initialized():
-        raise ModelError("this process is one of several already: it cannot train two runs with several processes")
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     with _told_by_environment(world):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import reload
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from jobs.spec import Condition, DeepSpeedSpec
@@ -51,6 +52,8 @@ class ZeroLayout:
         )
         self._engine, _ = accelerator.prepare(whole, self.adamw)
         self._make_moments()
+        # Left behind, it would make the next model of this process in parts, and wait for others to do so.
+        library("transformers.integrations.deepspeed", "engine deepspeed").unset_hf_deepspeed_config()
 
     def _make_moments(self) -> None:
         """Have moments before the first step, of every group: DeepSpeed finds those of the first group alone."""
@@ -96,8 +99,13 @@ class ZeroLayout:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
         utils: Any = library("deepspeed.utils", "engine deepspeed")
+        gathered: Any = library("deepspeed", "engine deepspeed").zero.GatheredParameters
         for name, value in self.values.items():
-            utils.safe_set_full_fp32_param(value, state[f"model.{name}"].to(self.world.device))
+            weights = state[f"model.{name}"].to(self.world.device)
+            utils.safe_set_full_fp32_param(value, weights)
+            # What the module computes with is another copy, which the next step alone would renew.
+            with gathered([value], modifier_rank=0, enabled=self.spec.stage == 3), torch.no_grad():
+                value.copy_(weights)
             for kind, key in (("first", FIRST), ("second", SECOND)):
                 utils.safe_set_full_optimizer_state(value, state[f"adamw.{kind}.{name}"].to(self.world.device), key)
         for name, buffer in self.buffers.items():
@@ -113,22 +121,22 @@ def _begin_anew() -> None:
     comm: Any = library("deepspeed.comm.comm", "engine deepspeed")
     comm.cdb = None
     reload(library("deepspeed.utils.groups", "engine deepspeed"))
+    # It numbers parameters and modules through the life of a process, and the processes of a run have to agree on them.
+    library("deepspeed.runtime.zero.partition_parameters", "engine deepspeed").Init.param_id = 0
+    offload: Any = library("deepspeed.runtime.zero.parameter_offload", "engine deepspeed").DeepSpeedZeRoOffload
+    offload._register_deepspeed_module.__defaults__[0][0] = 0  # noqa: SLF001
     # Its communication over shared memory would be compiled for minutes, and leaves 69 MB files behind.
     library("deepspeed.ops", "engine deepspeed").__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _configuration(spec: DeepSpeedSpec, condition: Condition) -> dict[str, Any]:
     batch = condition.training.batch_size
-    sharding: dict[str, Any] = {"stage": spec.stage}
-    if spec.offload:
-        sharding["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_batch_size": batch,
         "train_micro_batch_size_per_gpu": batch // (spec.processes * spec.accumulate),
         "gradient_accumulation_steps": spec.accumulate,
-        "zero_optimization": sharding,
+        "zero_optimization": {"stage": spec.stage},
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": spec.precision == "bf16"},
         "steps_per_print": _SILENT,
     }

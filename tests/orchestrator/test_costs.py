@@ -1,0 +1,68 @@
+"""What a whole model takes of a device, against numbers worked out by hand and counts made by the model itself."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.costs import DEVICES, UTILISATION, cost
+from tests.workers.test_models import condition
+
+NEOX = {"huggingface": "gpt_neox", "layers": 2, "width": 16, "heads": 2}
+P, V, T, TOKENS = 10_000, 50, 32, 1_000
+
+
+def of(**engine: Any) -> Any:
+    training = {"steps": 1, "batch_size": 8}
+    found = cost(condition(NEOX, training=training, engine={"name": "accelerate", **engine}), P, V, T, TOKENS)
+    assert found is not None
+    return found
+
+
+def test_one_process_in_float32() -> None:
+    found = of()
+    assert found.flops == (6 * P + 12 * 2 * 16 * T) * TOKENS
+    memory = found.memory
+    assert (memory.weights, memory.gradients, memory.moments) == (4 * P, 4 * P, 8 * P)
+    values = 8 * T * 16
+    assert memory.activations == 2 * 68 * values + 3 * 4 * 8 * T * V, "34 bytes a value in 16 bit, 68 in 32; logits"
+    assert memory.total == 16 * P + memory.activations
+    assert [hours.device for hours in found.hours] == [device.name for device in DEVICES]
+    assert found.hours[2].hours == pytest.approx(found.flops / (19.5e12 * UTILISATION) / 3600)
+
+
+def test_what_makes_it_smaller() -> None:
+    plain, half = of(), of(precision="bf16")
+    assert half.memory.weights == plain.memory.weights, "weights stay float32"
+    assert half.memory.activations < plain.memory.activations
+    assert half.hours[1].hours == pytest.approx(plain.hours[1].hours * 67 / 989)
+    logits = 3 * 4 * 8 * T * V
+    parts = of(accumulate=4).memory
+    assert parts.activations * 4 == plain.memory.activations
+    again = of(recompute=True)
+    assert again.flops == plain.flops * 4 // 3
+    assert again.memory.activations - logits == 8 * T * 16 * (2 * 4 + 68), "two inputs, and one block at a time"
+
+
+def test_shards() -> None:
+    ddp, fsdp = of(processes=2).memory, of(processes=2, sharding="fsdp").memory
+    assert (ddp.weights, ddp.moments) == (4 * P, 8 * P)
+    assert (fsdp.weights, fsdp.gradients, fsdp.moments) == (2 * P, 2 * P, 4 * P)
+    zero = {stage: of(name="deepspeed", stage=stage, processes=4).memory for stage in (1, 2, 3)}
+    assert [(zero[s].weights, zero[s].gradients, zero[s].moments) for s in (1, 2, 3)] == [
+        (4 * P, 4 * P, 2 * P),
+        (4 * P, P, 2 * P),
+        (P, P, 2 * P),
+    ]
+    half = of(name="deepspeed", stage=1, processes=4, precision="bf16").memory
+    assert (half.weights, half.gradients, half.moments) == (2 * P, 2 * P, 3 * P), (
+        "two bytes, and float32 beside moments"
+    )
+
+
+def test_packs_are_measured_and_large_ones_do_not_fit() -> None:
+    gpt = {"family": "gpt", "layers": 1, "width": 8, "heads": 2}
+    assert cost(condition(gpt), P, V, T, TOKENS) is None
+    spec = condition(NEOX)
+    large = cost(spec, 4_000_000_000, V, T, TOKENS)
+    assert large is not None
+    assert {hours.device for hours in large.hours if hours.fits} == {"H200", "H100", "A100"}

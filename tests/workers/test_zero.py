@@ -1,0 +1,72 @@
+"""DeepSpeed's ZeRO on two processes: the numbers of one process, exact resumption, and what is missing without it."""
+
+import sys
+from contextlib import closing
+
+import pytest
+import torch
+
+from jobs.errors import ModelError
+from jobs.spec import Condition, DeepSpeedSpec
+from tests.workers.test_modules import NEOX, STEPS, differences, engine_for, made, trained
+from tests.workers.test_processes import train
+from workers.checkpoint import slice_digest
+from workers.engines.choice import switch
+from workers.models.huggingface import library
+
+# What DeepSpeed itself uses of torch is on its way out there.
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning", "ignore:.*deprecated:DeprecationWarning")
+MODEL = NEOX | {"dropout": 0.2}
+
+
+@pytest.fixture(autouse=True)
+def switches() -> None:
+    switch(made(NEOX), 1, 1)
+
+
+def zero(stage: int, **options: object) -> Condition:
+    asked = {"name": "deepspeed", "stage": stage, "processes": 2, "accumulate": 2} | options
+    return made(MODEL).model_copy(update={"engine": DeepSpeedSpec.model_validate(asked)})
+
+
+def initial() -> dict[str, torch.Tensor]:
+    with closing(engine_for(made(MODEL), 0)) as engine:
+        return {name: tensor.clone() for name, tensor in engine.state().items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'seedbed[deepspeed]'")
+    half = STEPS // 2
+    one = trained(made(MODEL, accumulate=4), 0)
+    losses, begin = one.pop("reported"), initial()
+    with closing(engine_for(zero(stage), 0)) as engine:
+        assert slice_digest(engine.state(), 0) == slice_digest(begin, 0)
+        middle = train(engine, range(half))
+        end = train(engine, range(half, STEPS))
+        assert engine.losses[0] == pytest.approx(float(losses[0, -1, 0]), rel=1e-5)
+        assert engine.grad_norms[0] == pytest.approx(float(losses[0, -1, 1]), rel=1e-4)
+    assert differences(end, one) < 2e-5
+    with closing(engine_for(zero(stage), 0)) as fresh:
+        fresh.load(middle)
+        assert slice_digest(fresh.state(), 0) == slice_digest(middle, 0)
+        assert slice_digest(train(fresh, range(half, STEPS)), 0) == slice_digest(end, 0)
+
+
+def test_bf16_keeps_float32_weights() -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'seedbed[deepspeed]'")
+    rough, fine = zero(2, precision="bf16"), trained(made(MODEL, accumulate=4), 0, steps=3)
+    fine.pop("reported")
+    with closing(engine_for(rough, 0)) as engine:
+        end = train(engine, range(3))
+    assert all(tensor.dtype == torch.float32 for tensor in end.values())
+    weights = {name: tensor for name, tensor in end.items() if name.startswith("model.")}
+    assert 1e-6 < differences(weights, {name: fine[name] for name in weights}) < 0.05
+
+
+def test_without_deepspeed_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed.comm.comm", None)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ModelError, match=r"engine deepspeed needs deepspeed, .*pip install 'seedbed\[deepspeed\]'"):
+        library("deepspeed.comm.comm", "engine deepspeed")
