@@ -68,6 +68,17 @@ SHOWN = (
         {"variance": ("variance",), "distances": ("distances", "--condition", "training.steps=2000")},
     ),
     Shown(
+        "trees",
+        (
+            ("mean", "--metric", "gen.tree"),
+            ("difference", "--metric", "gen.tree", "--against", "gen.line"),
+            ("commitment", "--metric", "gen.tree", "--against", "gen.line", "--tolerance", "0.1", "--unstable", "0.05"),
+            ("instability", "--metric", "gen.tree"),
+            ("mean", "--metric", "heldout.accuracy"),
+        ),
+        {"fan": ("fan", "--metric", "gen.tree"), "scores": ("scores", "--metric", "gen.tree")},
+    ),
+    Shown(
         "planted",
         (
             *(("mean", "--metric", f"seen_{n}.{what}") for what in ("token_accuracy", "accuracy") for n in EXPOSURES),

@@ -2,9 +2,9 @@
 
 A line is a sentence, a word that says what to do, and an answer: the sentence itself, or the sentence transformed. All
 transformed lines that are trained on follow from a rule of the tree and from a rule of the line alike; the set `gen`
-holds sentences on which they differ. After McCoy, Frank & Linzen (2020), with the two factors of Qin, Kakade & Saphra
-(2024, "Data drives unstable hierarchical generalization"): how many sentences are center-embedded, and how many types
-of sentences there are.
+holds sentences on which they differ. After McCoy, Frank & Linzen (2020), with the two factors of Qin, Saphra &
+Alvarez-Melis (2025, "Data drives unstable hierarchical generalization"): how many sentences are center-embedded, and
+how many types of sentences there are.
 """
 
 from abc import abstractmethod
