@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo studies test test-system test-all test-bitwise calibration sim chaos browser check format bench clean
+.PHONY: help setup demo studies english test test-system test-all test-bitwise calibration sim chaos browser check format bench clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -26,6 +26,11 @@ demo: setup  ## train the demo study on this machine and show what it found
 
 studies: setup  ## train the miniatures of all studies, with figures and estimates; goes on where it was stopped
 	$(BIN)/python docs/make_studies.py studies-store
+
+english: setup  ## train 16 language models on the English of the installed packages: docs/studies/english.md
+	$(BIN)/python docs/examples/english_text.py english.jsonl
+	$(BIN)/seedbed tokenize english.jsonl --to corpora/english --train 1024
+	$(BIN)/seedbed run jobs/studies/english.yaml --store english-store
 
 # What takes minutes, because it kills real processes or repeats a study thousands of times.
 SYSTEM := tests/bitwise tests/calibration tests/contract tests/e2e tests/sim
@@ -65,7 +70,7 @@ format: setup  ## put the code into the house's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## measure side by side with peers (needs the extra `benchmarks` for JAX)
+bench: setup  ## measure side by side with peers (needs the extra `benchmarks` for JAX and datasets)
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.checkpointing
 	$(BIN)/python -m benchmarks.orchestration
@@ -74,4 +79,4 @@ bench: setup  ## measure side by side with peers (needs the extra `benchmarks` f
 	$(BIN)/python -m benchmarks.statistics
 
 clean:  ## remove the virtual environment and the demo's store
-	rm -rf .venv demo-store demo-store.report studies-store studies-store.report
+	rm -rf .venv demo-store demo-store.report studies-store studies-store.report english-store english-store.report english.jsonl corpora/english
