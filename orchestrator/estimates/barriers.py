@@ -70,15 +70,16 @@ def mean_over_pairs(
 
     A unit is what was drawn independently: a run, or the parent that forked runs share. Student's t with one degree of
     freedom fewer than units; the jackknife of a mean over pairs errs to the wide side (Efron & Stein 1981). With fewer
-    than two units the data do not bound the mean.
+    than two units, or where all pairs are alike, spread tells nothing, and the data do not bound the mean.
     """
     names = np.unique(units)
     value = float(values.mean()) if len(values) else nan
     left = [values[(units != name).all(axis=1)] for name in names]
-    if len(names) < 2 or any(not len(rest) for rest in left):
-        note = f"no interval: {len(names)} {unit}{'s' * (len(names) != 1)}"
+    alike = len(values) > 0 and bool(values.min() == values.max())
+    if len(names) < 2 or alike or any(not len(rest) for rest in left):
+        why = "all pairs are alike" if alike else f"{len(names)} {unit}{'s' * (len(names) != 1)}"
         low, high = (nan, nan) if isnan(value) else within
-        return Estimate(value, low, high, "mean over pairs", level, cohort, unit, note=note)
+        return Estimate(value, low, high, "mean over pairs", level, cohort, unit, note=f"no interval: {why}")
     without = np.array([rest.mean() for rest in left])
     count = len(names)
     error = float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))

@@ -5,7 +5,7 @@ are put together again. The metric is a loss, or an accuracy, of which the error
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -17,6 +17,7 @@ from orchestrator.declared import DeclaredRun
 from orchestrator.estimates.barriers import Heights, heights, matrix_of, mean_over_pairs
 from orchestrator.estimates.clusters import Clusters, clusters
 from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.success import clopper_pearson
 from orchestrator.questions.asked import Each, Question
 
 Floats = NDArray[np.float64]
@@ -131,9 +132,17 @@ def _lines(question: Question, runs: list[DeclaredRun], value: dict[str, float],
         mean(found.barriers, 0.0),
         mean(found.gaps, 0.0),
         mean(found.instabilities),
-        mean((found.instabilities < STABLE).astype(float), 0.0, 1.0),
+        _share(mean((found.instabilities < STABLE).astype(float), 0.0, 1.0), len(np.unique(units))),
         _grouped(question, found.gaps, ends, len(names), cohort),
     )
+
+
+def _share(found: Estimate, units: int) -> Estimate:
+    """Return a share of pairs; where it is none or all of them, with the bounds of so many units (Clopper-Pearson)."""
+    if found.value not in (0.0, 1.0):
+        return found
+    low, high = clopper_pearson(int(found.value) * units, units, found.level)
+    return replace(found, low=low, high=high, method="all pairs alike: Clopper-Pearson over units", note="")
 
 
 def _grouped(question: Question, gaps: Floats, ends: Places, runs: int, cohort: Cohort) -> Clusters | None:

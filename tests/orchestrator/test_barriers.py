@@ -46,6 +46,13 @@ def test_one_unit_bounds_nothing() -> None:
     assert "1 parent run" in siblings.note
 
 
+def test_pairs_that_are_all_alike_give_no_interval() -> None:
+    units = np.array([[0, 1], [0, 2], [1, 2]])
+    found = mean_over_pairs(np.zeros(3), units, COHORT, "run", within=(0.0, np.inf))
+    assert (found.value, found.low, found.high) == (0, 0, np.inf)
+    assert "alike" in found.note
+
+
 def test_pairs_within_units_are_students_interval_over_units() -> None:
     values, units = np.array([0.1, 0.3, 0.2, 0.4, 0.3, 0.5]), np.repeat([0, 1, 2], 2)[:, None].repeat(2, axis=1)
     found = mean_over_pairs(values, units, COHORT, "parent run")
