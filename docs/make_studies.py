@@ -30,11 +30,13 @@ class Shown:
     """A miniature, what is asked of it, and its figures, as arguments of `seedbed estimate` and `seedbed plot`.
 
     figures  name of the file → kind and options; the first one is on the page
+    alone    its seeds are those of the studies that it begins from, so it has no second block by itself
     """
 
     study: str
     asked: tuple[Words, ...]
     figures: dict[str, Words] = field(default_factory=dict)
+    alone: bool = False
 
 
 SHOWN = (
@@ -112,6 +114,9 @@ SHOWN = (
         ),
         {"scores": ("scores", "--metric", "heldout.accuracy", "--threshold", "0")},
     ),
+    Shown("latent-states", (("states",), ("success",), ("onset",)), {"map": ("map",)}),
+    Shown("basins", (("lines",),), {"lines": ("lines",)}, alone=True),
+    Shown("basins-inits", (("lines",),), {"lines": ("lines",)}, alone=True),
 )
 
 
@@ -127,6 +132,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no study is called {', '.join(sorted(unknown))}: {', '.join(s.study for s in SHOWN)}")
     chosen = [shown for shown in SHOWN if not given.names or shown.study in given.names]
+    if given.second:
+        chosen = [shown for shown in chosen if not shown.alone]
     if given.pictures:
         return copy_pictures(chosen, given.store)
     return run_all(chosen, given.store, second=given.second)

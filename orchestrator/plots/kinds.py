@@ -237,7 +237,8 @@ def lines(question: Question) -> Figure:
     for axes in panels:
         axes.set_ylim(least - 0.04 * (most - least) - 1e-9, most + 0.04 * (most - least) + 1e-9)
     text = f"thick: the median over pairs; instability: the mean over pairs, jackknife over {value.unit}s"
-    _say(figure, question, question.summary().conditions, text)
+    cohort = Cohort.pooled([condition.success.cohort for condition in question.summary().conditions])
+    footnote(figure, question.declared.name, cohort, text)
     return figure
 
 
