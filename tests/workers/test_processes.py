@@ -87,14 +87,17 @@ def test_a_pack_of_two_runs_and_bf16_and_recomputation(layout: dict[str, Any]) -
     assert differences(one, both) < 1e-4
 
 
-def test_a_process_that_dies_is_an_error_at_once_and_leaves_nothing_behind() -> None:
+def test_signals_mean_the_first_process_and_one_that_dies_is_an_error_at_once() -> None:
     engine = engine_for(made(NEOX, processes=2), 0)
     fellow = engine._fellows.processes[0]
     folder = engine._fellows.folder
     train(engine, range(1))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        os.kill(fellow.pid, number)
+    train(engine, range(1, 2))
     os.kill(fellow.pid, signal.SIGKILL)
     with pytest.raises(RankLost, match="process 1 of 2 ended with code -9"):
-        train(engine, range(1, 3))
+        train(engine, range(2, 4))
     engine.close()
     assert not folder.exists()
     assert not torch.distributed.is_initialized()

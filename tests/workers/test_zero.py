@@ -8,7 +8,7 @@ import torch
 
 from jobs.errors import ModelError
 from jobs.spec import Condition, DeepSpeedSpec
-from tests.workers.test_modules import NEOX, STEPS, differences, engine_for, made, trained
+from tests.workers.test_modules import NEOX, STEPS, batch, differences, engine_for, made, trained
 from tests.workers.test_processes import train
 from workers.checkpoint import slice_digest
 from workers.engines.choice import switch
@@ -63,6 +63,18 @@ def test_bf16_keeps_float32_weights() -> None:
     assert all(tensor.dtype == torch.float32 for tensor in end.values())
     weights = {name: tensor for name, tensor in end.items() if name.startswith("model.")}
     assert 1e-6 < differences(weights, {name: fine[name] for name in weights}) < 0.05
+
+
+@pytest.mark.slow
+def test_a_pack_of_two_runs() -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'seedbed[deepspeed]'")
+    one = trained(made(MODEL, accumulate=4), 0, 1, steps=3)
+    one.pop("reported")
+    with closing(engine_for(zero(3), 0, 1)) as engine:
+        for step in range(3):
+            engine.train_step(step, *batch(step, 0, 1))
+        both = engine.state()
+    assert differences(one, both) < 2e-5
 
 
 def test_without_deepspeed_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

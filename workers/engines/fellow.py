@@ -5,6 +5,7 @@ It does what the first process says and keeps nothing. It ends when that one doe
 
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +24,9 @@ from workers.engines.world import World, joined
 
 def main() -> int:
     """Carry out orders until there are no more."""
+    # Ctrl-C, and a scheduler that ends an allocation, mean the first process: it saves, and needs this one for it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     folder, rank = Path(sys.argv[1]), int(sys.argv[2])
     threading.Thread(target=_end_with_the_first, name="parent", daemon=True).start()
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))

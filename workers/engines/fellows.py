@@ -161,7 +161,10 @@ def _start(folder: Path, rank: int, threads: int) -> "subprocess.Popen[bytes]":
     }
     command = [sys.executable, "-m", "workers.engines.fellow", str(folder), str(rank)]
     with (folder / f"{rank}.log").open("wb") as file:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment)
+        # A session of its own, so that a terminal's Ctrl-C does not reach it before it can ignore that.
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
 
 
 def _await_all(fellows: Fellows) -> None:

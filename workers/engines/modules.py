@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jobs.seeds import Streams
-from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec
+from jobs.spec import Condition, DeepSpeedSpec
 from workers.engines import Integers
 from workers.engines.fellows import Order, gathered
 from workers.engines.layouts import Layout, ModuleLayout
 from workers.engines.replica import Replica, Shape, module_spec
 from workers.engines.world import World
+from workers.engines.zero import ZeroLayout
 from workers.models.whole import draw, drawn_of, whole_of
 
 
@@ -32,11 +33,8 @@ def replicas_of(condition: Condition, shape: Shape, streams: Sequence[Streams], 
         draw(whole, drawn.parameters, stream)
         layout: Layout
         if isinstance(spec, DeepSpeedSpec):
-            from workers.engines.zero import ZeroLayout
-
             layout = ZeroLayout(whole, drawn.parameters, spec, condition, world)
         else:
-            assert isinstance(spec, AccelerateSpec)  # noqa: S101  # there is no third
             layout = ModuleLayout(whole, drawn.parameters, spec, world)
         found.append(Replica(condition, spec, stream, world, layout, drawn.first_answer))
     return found

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from jobs.scalar import at
 from jobs.seeds import Streams
-from jobs.spec import Condition, HuggingFaceSpec, ModuleSpec
+from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, PackedSpec
 from jobs.tasks.task import IGNORE
 from workers.engines.layouts import Layout
 from workers.engines.world import World
@@ -32,10 +32,10 @@ class Shape:
     first_answer: int
 
 
-def module_spec(condition: Condition) -> ModuleSpec:
+def module_spec(condition: Condition) -> AccelerateSpec | DeepSpeedSpec:
     """Return the engine of a condition that trains whole modules."""
-    if not isinstance(condition.engine, ModuleSpec):
-        raise TypeError(f"engine {condition.engine.name} trains no whole modules")
+    if isinstance(condition.engine, PackedSpec):
+        raise TypeError("engine packed trains no whole modules")
     return condition.engine
 
 

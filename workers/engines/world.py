@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import FileStore  # torch.distributed has it, but says so to no type checker
 
 from jobs.errors import ModelError
-from jobs.spec import ModuleSpec
+from jobs.spec import AccelerateSpec, DeepSpeedSpec
 from workers.models.huggingface import library
 
 _MEETING = timedelta(minutes=5)
@@ -54,9 +54,9 @@ class World:
         dist.all_gather(parts, value.contiguous())
         return torch.cat(parts)
 
-    def accelerator(self, spec: ModuleSpec, **options: Any) -> Any:
+    def accelerator(self, spec: AccelerateSpec | DeepSpeedSpec, **options: Any) -> Any:
         """Return a new Accelerator for these processes; raises ModelError where the package is missing."""
-        accelerate = library("accelerate", f"engine {getattr(spec, 'name', '')}")
+        accelerate = library("accelerate", f"engine {spec.name}")
         # Its state is the process's, and outlives the run for which it was made.
         accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
         accelerate.state.GradientState._reset_state()  # noqa: SLF001
@@ -102,6 +102,7 @@ def _told_by_environment(world: World) -> Iterator[None]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": 0,
         "GLOO_SOCKET_IFNAME": "lo",
+        "DS_ACCELERATOR": world.device.type,
     }
     before = {name: os.environ.get(name) for name in told}
     os.environ.update({name: str(value) for name, value in told.items()})

@@ -4,6 +4,7 @@ DeepSpeed makes the update; its numbers are ours. In float32 all is float32; wit
 DeepSpeed keeps float32 weights and moments, which are what a checkpoint holds.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib import reload
 from typing import Any
@@ -118,6 +119,8 @@ class ZeroLayout:
 
 def _begin_anew() -> None:
     """Let DeepSpeed forget the processes of an earlier run of this process; raises ModelError without DeepSpeed."""
+    library("deepspeed", "engine deepspeed")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it writes to standard output, which is not its own
     comm: Any = library("deepspeed.comm.comm", "engine deepspeed")
     comm.cdb = None
     reload(library("deepspeed.utils.groups", "engine deepspeed"))
