@@ -103,7 +103,10 @@ def live_packs(study: Study, store: Store, standings: Mapping[str, Standing]) ->
                 continue
         except (NotFound, Corrupt):
             continue
-        pack = Pack(conditions[run_ids[0]], tuple(run_ids), request.threads, seconds=0.0, needs=needs)
+        engine = request.condition.engine
+        of_all = engine.processes if isinstance(engine, ModuleSpec) else 1
+        taken = replace(needs, gpu_share=needs.gpu_share * of_all)
+        pack = Pack(conditions[run_ids[0]], tuple(run_ids), request.threads, seconds=0.0, needs=taken)
         found.append(LivePack(pack, pack_id))
     return found
 

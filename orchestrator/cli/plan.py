@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.errors import ForeignStore
+from jobs.spec import PackedSpec
 from jobs.store import Store, is_url, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
 from orchestrator.cli.show import console, cost_table, plan_table, print_json, stop_lines
@@ -65,7 +66,8 @@ def command(
         console.print(costs)
     if result.stop:
         console.print(*stop_lines(result.stop), sep="\n", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Pack widths are assumed for {count} CPUs; `seedbed run` measures them first.", highlight=False)
+    if any(isinstance(point.condition.engine, PackedSpec) for point in checked.points):
+        console.print(f"Pack widths are assumed for {count} CPUs; `seedbed run` measures them first.", highlight=False)
 
 
 def _show_power(found: PowerPlan, as_json: bool) -> None:

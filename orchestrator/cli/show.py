@@ -203,13 +203,13 @@ def cost_table(plan: StudyPlan) -> Table | None:
         return None
     title = f"On a GPU, by formula: memory of each process, device-hours at {rows[0][1].utilisation:.0%} of the peak"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    names = ("condition", "weights", "gradients", "moments", "activations", "in all")
+    names = ("condition", "state", "activations", "in all")  # the parts of the state are in the JSON
     for name in (*names, *(hours.device for hours in rows[0][1].hours)):
         table.add_column(name, justify="left" if name == "condition" else "right", no_wrap=True)
     for condition, cost in rows:
         memory = cost.memory
-        parts = (memory.weights, memory.gradients, memory.moments, memory.activations, memory.total)
-        times = (f"{hours.hours:.3g} h" if hours.fits else "too small" for hours in cost.hours)
+        parts = (memory.total - memory.activations, memory.activations, memory.total)
+        times = (f"{hours.hours:.2g}" if hours.fits else "too small" for hours in cost.hours)
         table.add_row(escape(condition), *map(size, parts), *times)
     return table
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from jobs.errors import ClusterError
 from jobs.pack import get_request
 from jobs.records import Status
 from jobs.spec import Condition
@@ -88,3 +89,29 @@ def test_fewer_runs_than_devices_are_split_and_never_share(study: MakeStudy, sto
     assert driven(store, study, cluster, 2) == 2
     assert [len(runs) for _, runs in cluster.launched] == [1, 1]
     assert {needs.gpu_share for needs in cluster.asked} == {1.0}
+
+
+def test_a_run_of_two_processes_takes_two_gpus_and_is_not_measured(store: LocalStore, study: MakeStudy) -> None:
+    made = whole(study, "{processes: 2, threads: 2}")
+    cluster = Gpus(slower=1.0, run_bytes=GIB)
+    drive(made, store, cluster)
+    assert [(needs.gpu_share, needs.memory_bytes) for needs in cluster.asked] == [(2.0, 0)] * 3
+    assert cluster.measured == []
+    requests = [get_request(store, key.split("/")[1]) for key in store.keys("packs/") if key.endswith("request.json")]
+    assert [(len(request.runs), request.threads, request.device) for request in requests] == [(1, 4, "cuda")] * 3
+
+
+def test_processes_that_no_node_holds_are_told_before_anything_is_proven(store: LocalStore, study: MakeStudy) -> None:
+    with pytest.raises(ClusterError, match=r"8 processes × 2 threads = 16 CPUs on one node; the largest has 8"):
+        drive(whole(study, "{processes: 8, threads: 2}"), store, Gpus(slower=1.0, run_bytes=GIB))
+    assert store.keys("packs/") == []
+
+
+def whole(study: MakeStudy, engine: str) -> Study:
+    return study(
+        model="{huggingface: gpt_neox, layers: 1, width: 8, heads: 2}",
+        engine=engine,
+        grid="{}",
+        seeds="{design: paired, count: 3}",
+        execution="{device: cuda}",
+    )
