@@ -51,15 +51,18 @@ class Exported:
 
 
 def steps_to_export(store: Store, run: DeclaredRun, wanted: Sequence[int]) -> list[int]:
-    """Return the steps of a run that are exported: those that are wanted, else its milestones and its last one."""
+    """Return the steps of a run that are exported: those that are wanted, else its milestones and its last one.
+
+    A step that the run has not reached is left out: it would be trained here.
+    """
     from workers.checkpoint import checkpoints_of
     from workers.stored import stored_run
 
     stored = stored_run(store, run.id)
     last, first = stored.condition.training.steps, stored.first_step
-    if wanted:
-        return sorted({step for step in wanted if first <= step <= last})
     there = checkpoints_of(store, stored.attempts)
+    if wanted:
+        return sorted({step for step in wanted if first <= step <= max(there, default=-1)})
     milestones = {step for step in steps_of(stored.condition.milestones, last) if step in there}
     return sorted(milestones | ({last} if last in there else set()))
 

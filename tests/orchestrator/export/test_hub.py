@@ -65,6 +65,15 @@ def test_every_run_loads_with_the_logits_that_it_has(trained: Path, tmp_path: Pa
                 torch.testing.assert_close(model(tokens).logits, own(tokens), rtol=1e-5, atol=1e-5)
 
 
+def test_a_step_that_no_run_has_reached_is_left_out(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "store", tmp_path / "store")
+    for manifest in (tmp_path / "store").rglob("000000000006.safetensors.manifest.json"):
+        manifest.unlink()
+    with pytest.raises(QueryError, match="has no checkpoint yet"):
+        export(tmp_path, tmp_path / "out", "--step", "6")
+    assert [run["steps"] for run in export(tmp_path, tmp_path / "out", "--step", "2")["runs"]] == [[2]] * 4
+
+
 def test_a_model_of_transformers_goes_out_as_itself(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     text = STUDY.replace("study: verse", "study: neox").replace("grid: {model.width: [8, 16]}\n", "")

@@ -156,7 +156,9 @@ def test_the_key_is_in_no_file_and_in_no_list_of_processes(
         assert any("orchestrator.mirrors" in listed for listed in seen)
         server.manner = "errors"
         invoke("sync", "wandb", "tiny", "--store", "store", "--json")
+        invoke("report", "tiny", "--store", "store")
         said = json.dumps([done.error, server.operations])
+    assert (tmp_path / "store.report" / "tiny" / "report.html").exists()
     told = [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
     assert told == []
     assert not any(CANARY in text for text in [*seen, said])
