@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.errors import AlreadyExists, Corrupt, NotFound
-from jobs.identity import canonical_json
+from jobs.identity import canonical_json, sha256
 from jobs.layout import part_key, table_folder
 from jobs.local_files import hash_file, storage_errors
 from jobs.parquet import read_table, write_table
@@ -34,7 +34,16 @@ from orchestrator.parts import Part
 from orchestrator.plain_parts import collected_from
 
 _KEPT = 2
-_LAYOUT = 1  # what the manifest means; to raise it makes every study be collected again
+_MEANING = 1  # of the manifest's fields
+
+
+def layout_of(schemas: Mapping[str, pa.Schema]) -> str:
+    """Return the name of what a manifest and its tables mean; tables of other columns are not read."""
+    columns = {name: [[field.name, str(field.type)] for field in schema] for name, schema in schemas.items()}
+    return f"{_MEANING}-{sha256(canonical_json(columns))[:16]}"
+
+
+_LAYOUT = layout_of(TABLES)
 _MANIFEST = "manifest.json"
 _CLAIM = "claim.json"
 _IN_VERSION = re.compile(r"^tables/.+\.\d{6}/")

@@ -21,7 +21,7 @@ from orchestrator.collector import Collector
 from orchestrator.declared import Declared, declare, register
 from orchestrator.library import Library
 from orchestrator.scheduler import drive
-from orchestrator.tables import commit_tables, read_tables
+from orchestrator.tables import commit_tables, layout_of, read_tables
 
 MakeStudy = Callable[..., Study]
 
@@ -172,6 +172,20 @@ def test_half_a_version_is_never_read(store: LocalStore, declared: Declared) -> 
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Corrupt):
         read_tables(store, "tiny")
+
+
+def test_tables_of_other_columns_are_collected_again(
+    store: LocalStore, study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(store, study(), "tiny.yaml")
+    with monkeypatch.context() as before:
+        # As a Seedbed wrote them that knew a column less.
+        fewer = {**TABLES, "runs": TABLES["runs"].remove(TABLES["runs"].get_field_index("toward_run"))}
+        before.setattr("orchestrator.tables._LAYOUT", layout_of(fewer))
+        Library(store).collect("tiny")
+    with pytest.raises(NotFound, match="another version of Seedbed"):
+        read_tables(store, "tiny")
+    assert Library(store).tables("tiny")["runs"].schema.equals(TABLES["runs"])
 
 
 def test_tables_of_another_layout_are_collected_again(store: LocalStore, study: MakeStudy) -> None:
