@@ -14,7 +14,7 @@ from scipy.stats import wasserstein_distance
 
 from jobs.errors import QueryError
 from orchestrator.estimates.distribution_law import Curve, DistributionLaw
-from orchestrator.estimates.estimate import Cohort, Estimate
+from orchestrator.estimates.estimate import FIXED, Cohort, Estimate
 from orchestrator.estimates.outcomes import Outcomes
 from orchestrator.estimates.prediction import Prediction
 from orchestrator.questions.asked import Question
@@ -80,6 +80,8 @@ class Forecast:
     cohort: Cohort
     method: str
     level: float
+    unit: str = "run"
+    stopping_rule: str = FIXED
 
     @property
     def says(self) -> str:

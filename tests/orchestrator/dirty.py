@@ -51,7 +51,7 @@ CHOICES = {
 }
 # What an import has not: runs between others. `tests/workers/test_lines.py` asks of those.
 ON_LINES = ("lines",)
-BY_SCALE = ("success-over-scale", "predict", "scaling-law", "quantile-laws", "distances", "lineages")
+BY_SCALE = ("success-over-scale", "predict", "forecast", "scaling-law", "quantile-laws", "distances", "lineages")
 
 
 def options(question: str) -> Options:

@@ -1,6 +1,6 @@
 """A resume under another environment goes on, is recorded and marked; with `strict` it is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return what moves everything that follows to a machine with another torch."""
     here = pack.fingerprint
 
-    def moved(device: str) -> Environment:
-        facts: dict[str, Any] = here(device).facts | {"torch": "9.9.9", "commit": "other"}
+    def moved(device: str, packages: Sequence[str]) -> Environment:
+        facts: dict[str, Any] = here(device, packages).facts | {"torch": "9.9.9", "commit": "other"}
         return Environment(facts)
 
     return lambda: monkeypatch.setattr(pack, "fingerprint", moved)
@@ -69,7 +69,7 @@ def test_another_commit_of_the_same_source_is_the_same_environment(
     half_trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     here = pack.fingerprint
-    monkeypatch.setattr(pack, "fingerprint", lambda device: Environment(here(device).facts | {"commit": "other"}))
+    monkeypatch.setattr(pack, "fingerprint", lambda *asked: Environment(here(*asked).facts | {"commit": "other"}))
     tables = one_command(half_trained)
     assert not any(tables["runs"]["mixed_environment"].to_pylist())
     monkeypatch.undo()

@@ -103,6 +103,7 @@ def _told_by_environment(world: World) -> Iterator[None]:
         "MASTER_PORT": 0,
         "GLOO_SOCKET_IFNAME": "lo",
         "DS_ACCELERATOR": world.device.type,
+        "OMP_NUM_THREADS": torch.get_num_threads(),  # where it is not said, accelerate sets another number of threads
     }
     before = {name: os.environ.get(name) for name in told}
     os.environ.update({name: str(value) for name, value in told.items()})
