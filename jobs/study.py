@@ -13,7 +13,7 @@
 are conditions × seeds, each with its content id. Reading and checking a file is `study_file.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -181,6 +181,12 @@ class StudySettings(Spec):
     track: Annotated[tuple[Tracker, ...], BeforeValidator(_as_tuple)] = ()
 
 
+def label_of(factors: Iterable[tuple[str, Any]]) -> str:
+    """Return factors as text, such as `model.width=8`; `all` for none."""
+    pairs = (f"{name}={canonical_json(value).decode()}" for name, value in factors)
+    return ", ".join(pairs).replace('"', "") or "all"
+
+
 @dataclass(frozen=True, slots=True)
 class GridPoint:
     """One condition of a study: its id, its factors with their values, the resolved spec, and where its runs begin."""
@@ -208,8 +214,7 @@ class GridPoint:
     @property
     def label(self) -> str:
         """Return the factors as text, such as `model.width=8`; `all` where the grid is empty."""
-        pairs = (f"{name}={canonical_json(value).decode()}" for name, value in self.factors)
-        return ", ".join(pairs).replace('"', "") or "all"
+        return label_of(self.factors)
 
 
 @dataclass(frozen=True, slots=True)

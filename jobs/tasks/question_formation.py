@@ -7,16 +7,11 @@ subject has a relative clause, and no question of training has such a subject (M
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.tasks.sentences import CLAUSES, LONGEST, TYPES, Lexicon, SentenceType
+from jobs.tasks.sentences import CLAUSES, LONGEST, TYPES, WORDS, Lexicon, SentenceType
 from jobs.tasks.task import Batch, Tokens
 from jobs.tasks.two_rules import Lines, TwoRules
 
-_WORDS = {
-    "D": "the some my your our her",
-    "S": "raven newt otter badger heron lizard rabbit turtle beaver falcon gopher magpie weasel",
-    "P": "ravens newts otters badgers herons lizards rabbits turtles beavers falcons gophers magpies weasels",
-    "O": "near behind above below beside with around by",
-    "R": "who that",
+_WORDS = WORDS | {
     "A": "does doesn't",
     "B": "do don't",
     "I": "sleep laugh swim wait change sing smile run move",

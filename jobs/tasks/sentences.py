@@ -1,4 +1,4 @@
-"""Sentences with at most one relative clause in each noun phrase, by type: a grammar without its words.
+"""Sentences with at most one relative clause in each noun phrase, by type: a grammar, and words that its tasks share.
 
 The grammar is that of McCoy, Frank & Linzen (2020, "Does syntax need to grow on trees?"), written from its
 description: a sentence is a subject and a predicate that agrees with it; a noun phrase is a noun alone, with a
@@ -18,6 +18,13 @@ from numpy.typing import NDArray
 Subject = Literal["plain", "phrase", "intransitive_clause", "object_clause", "transitive_clause"]
 CLAUSES: tuple[Subject, ...] = ("intransitive_clause", "object_clause", "transitive_clause")
 LONGEST = 16  # words of the longest sentence, without its full stop
+WORDS = {
+    "D": "the some my your our her",
+    "S": "raven newt otter badger heron lizard rabbit turtle beaver falcon gopher magpie weasel",
+    "P": "ravens newts otters badgers herons lizards rabbits turtles beavers falcons gophers magpies weasels",
+    "O": "near behind above below beside with around by",
+    "R": "who that",
+}
 _AUXILIARY = {"S": "A", "P": "B"}
 
 

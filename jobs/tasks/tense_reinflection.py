@@ -11,16 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from jobs.tasks.sentences import LONGEST, TYPES, Lexicon, SentenceType
+from jobs.tasks.sentences import LONGEST, TYPES, WORDS, Lexicon, SentenceType
 from jobs.tasks.task import IGNORE, Batch, Tokens
 from jobs.tasks.two_rules import Lines, TwoRules
 
-_WORDS = {
-    "D": "the some my your our her",
-    "S": "raven newt otter badger heron lizard rabbit turtle beaver falcon gopher magpie weasel",
-    "P": "ravens newts otters badgers herons lizards rabbits turtles beavers falcons gophers magpies weasels",
-    "O": "near behind above below beside with around by",
-    "R": "who that",
+_WORDS = WORDS | {
     "I": "slept laughed swam waited changed sang smiled ran moved",
     "T": "admired followed annoyed confused remembered entertained applauded comforted called",
 }

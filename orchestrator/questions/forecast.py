@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from scipy.stats import wasserstein_distance
 
 from jobs.errors import QueryError
@@ -146,19 +147,17 @@ def _record(
         scores, weight = law.atoms(0)
         error = float(wasserstein_distance(scores, seen, weight))
         last = float(wasserstein_distance(known.scores[-1], seen))
-        # The mean of the scale that was held out has chance of its own, beside that of the law.
-        inside = bool(_low(mean, seen) <= seen.mean() <= _high(mean, seen))
+        low, high = _for_a_mean_of(seen, mean)
+        inside = bool(low <= seen.mean() <= high)
         found.append(HeldOut(scale, len(seen), mean, float(seen.mean()), inside, error, last))
     return tuple(found), left_out
 
 
-def _own(seen: Floats) -> float:
-    return 1.96 * float(seen.std(ddof=1)) / float(np.sqrt(len(seen))) if len(seen) > 1 else 0.0
-
-
-def _low(mean: Estimate, seen: Floats) -> float:
-    return mean.value - float(np.hypot(mean.value - mean.low, _own(seen)))
-
-
-def _high(mean: Estimate, seen: Floats) -> float:
-    return mean.value + float(np.hypot(mean.high - mean.value, _own(seen)))
+def _for_a_mean_of(seen: Floats, mean: Estimate) -> tuple[float, float]:
+    """Return the interval of a forecast for the mean of the runs that were seen, which has chance of its own."""
+    error = float(seen.std(ddof=1)) / float(np.sqrt(len(seen))) if len(seen) > 1 else 0.0
+    own = float(ndtri((1 + mean.level) / 2)) * error
+    return (
+        mean.value - float(np.hypot(mean.value - mean.low, own)),
+        mean.value + float(np.hypot(mean.high - mean.value, own)),
+    )

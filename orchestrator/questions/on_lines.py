@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.errors import QueryError
-from jobs.identity import canonical_json
+from jobs.study import label_of
 from orchestrator.declared import DeclaredRun
 from orchestrator.estimates.barriers import Heights, heights, matrix_of, mean_over_pairs
 from orchestrator.estimates.clusters import Clusters, clusters
@@ -82,8 +82,7 @@ def _groups(question: Question) -> Iterator[tuple[str, list[DeclaredRun], Cohort
     labels: dict[str, str] = {}
     cohorts: dict[str, list[Cohort]] = {}
     for identity, one in chosen.items():
-        rest = {name: value for name, value in one.condition.factors.items() if name != FRACTION}
-        labels[identity] = ", ".join(f"{n}={canonical_json(v).decode()}" for n, v in rest.items()).replace('"', "")
+        labels[identity] = label_of((name, v) for name, v in one.condition.factors.items() if name != FRACTION)
         cohorts.setdefault(labels[identity], []).append(one.success.cohort)
     runs: dict[str, list[DeclaredRun]] = {}
     for run in question.declared.runs:
