@@ -197,6 +197,17 @@ class Superseded(SeedbedError):
         return f"run {self.run_id}: attempt {self.attempt} was superseded by a later one"
 
 
+class RunEnded(SeedbedError):
+    """An earlier attempt has ended the run after all; a later one would leave it open."""
+
+    def __init__(self, run_id: str, attempt: int) -> None:
+        super().__init__(run_id, attempt)
+        self.run_id, self.attempt = run_id, attempt
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}: attempt {self.attempt} has ended it; it is not trained again"
+
+
 class ClusterError(SeedbedError):
     """The cluster cannot be reached, or refuses what was asked of it."""
 

@@ -4,7 +4,8 @@ A pack is runs of one condition that train together in one process on one device
 in the store: a worker needs nothing but the store's address and the pack's id.
 """
 
-from jobs.errors import SpecMismatch
+from jobs.claims import Attempt
+from jobs.errors import NotFound, RunEnded, SpecMismatch
 from jobs.identity import canonical_json, condition_spec, run_id, run_spec
 from jobs.layout import PackKeys
 from jobs.records import Status
@@ -138,6 +139,24 @@ def get_request(store: Store, pack_id: str) -> PackRequest:
     request = PackRequest.model_validate_json(canonical_json(get_record(store, PackKeys(pack_id).request)))
     request.check_ids()
     return request
+
+
+def check_still_open(store: Store, newest: Attempt | None) -> None:
+    """Raise RunEnded where the newest attempt of a run has ended it for good.
+
+    Called right before the next attempt is claimed: a pack that was thought lost may have ended after all, and whoever
+    reads that counts the run as done, while a claim after it would open the run again.
+    """
+    if newest is None:
+        return
+    try:
+        outcome = get_outcome(store, newest.pack_id)
+    except NotFound:
+        return
+    if any(
+        run.run_id == newest.run_id and run.attempt == newest.attempt and run.status.is_final for run in outcome.runs
+    ):
+        raise RunEnded(newest.run_id, newest.attempt)
 
 
 def put_outcome(store: Store, outcome: PackOutcome) -> None:

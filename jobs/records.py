@@ -23,6 +23,11 @@ class Status(StrEnum):
         """Return whether nothing more will be done for a run in this status."""
         return self in (Status.FINISHED, Status.DIVERGED, Status.FAILED)
 
+    @property
+    def is_final(self) -> bool:
+        """Return whether the run is never trained again; a failed one is, by the next drive."""
+        return self in (Status.FINISHED, Status.DIVERGED)
+
 
 METRICS = pa.schema(
     [

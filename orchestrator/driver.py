@@ -23,6 +23,7 @@ from jobs.errors import (
     NotFound,
     PackSilent,
     PackStalled,
+    RunEnded,
     StoreError,
     StudyInterrupted,
     Superseded,
@@ -54,7 +55,7 @@ from orchestrator.prepare import Prepared
 from orchestrator.rivals import Rivals, wishes
 from orchestrator.seed_audit import pack_run
 from orchestrator.state import State, opened, transition
-from orchestrator.store_state import find_outcome, give_up, holding_pack, record_loss, resume_steps
+from orchestrator.store_state import ends_of_others, find_outcome, give_up, holding_pack, record_loss, resume_steps
 
 LOOK_S = 2.0  # between two looks at the beats of all packs: one listing
 START_S = 180.0  # a pack that has never beaten waits for its turn, or imports torch from a slow disk
@@ -236,6 +237,8 @@ class Driver:
             # The same launch was heard twice; the first to hear it trains.
             self._own.discard(item.pack_id)
             return None
+        if isinstance(item.error, RunEnded):
+            return PackEnded(item.pack_id, *ends_of_others(self.store, item.pack_id, pack.run_ids))
         steps = resume_steps(self.store, item.pack_id, pack.run_ids)
         return replace(item, error=self._own_error(item.error), steps=steps)
 

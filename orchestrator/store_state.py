@@ -17,8 +17,6 @@ from jobs.pack import PackOutcome, RunOutcome, get_outcome, put_outcome
 from jobs.records import Status
 from jobs.store import Store, put_record, read_manifest
 
-_FINAL = (Status.FINISHED, Status.DIVERGED)
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -40,7 +38,7 @@ class Standing:
     @property
     def is_done(self) -> bool:
         """Return whether the run is never trained again; a failed one is, by the next drive."""
-        return self.status in _FINAL
+        return self.status.is_final
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def read_standings(store: Store, run_ids: Sequence[str]) -> dict[str, Standing]:
     for run in run_ids:
         count = attempts.get(run, 0)
         said = outcomes.get((run, count))
-        if said and said.status in _FINAL:
+        if said and said.status.is_final:
             standings[run] = Standing(run, said.status, count, said.step, said.reason)
         elif not count:
             standings[run] = Standing(run, Status.WAITING, 0, FRESH)
@@ -94,6 +92,17 @@ def resume_steps(store: Store, pack_id: str, run_ids: Sequence[str]) -> dict[str
     # Only the pack's own folder is listed, and those of earlier attempts as they are needed.
     resume = _Resume(store, _Packs.listed(store.keys(PackKeys(pack_id).folder)).checkpoints)
     return {run: resume.step_of(run, _last_attempt(store, run)) for run in run_ids}
+
+
+def ends_of_others(store: Store, pack_id: str, run_ids: Sequence[str]) -> tuple[PackOutcome, dict[str, int]]:
+    """Return how runs of this pack ended in other packs, as its own outcome, and the steps where the rest goes on."""
+    standings = read_standings(store, run_ids)
+    ended = tuple(
+        RunOutcome(run_id=it.run_id, attempt=it.attempts, status=it.status, step=it.step, reason=it.reason)
+        for it in standings.values()
+        if it.is_done
+    )
+    return PackOutcome(pack_id=pack_id, runs=ended), {it.run_id: it.step for it in standings.values() if not it.is_done}
 
 
 def record_loss(store: Store, pack_id: str, failed: Sequence[str], run_ids: Sequence[str], reason: str) -> None:

@@ -20,7 +20,7 @@ from jobs.errors import Corrupt, EnvironmentChanged, NotFound, SeedbedError, See
 from jobs.identity import condition_spec, run_spec
 from jobs.layout import PackKeys
 from jobs.lease import check_still_wanted
-from jobs.pack import PackOutcome, PackRequest, get_request, put_outcome
+from jobs.pack import PackOutcome, PackRequest, check_still_open, get_request, put_outcome
 from jobs.process import this_process
 from jobs.requests import Wanted
 from jobs.schedule import steps_of
@@ -237,9 +237,10 @@ def _claim_runs(
     for slot, run in enumerate(request.runs):
         resumed = (saved[slot].step, saved[slot].pack_id) if saved else (FRESH, "")
         known = before[run.run_id]
-        last = known[-1].attempt if known else 0
+        newest = known[-1] if known else None
+        check_still_open(store, newest)
         own = run_spec(spec, run.seeds.seeds(), run.origin)
-        attempt = claim(store, run.run_id, request.pack_id, resumed, own, after=last)
+        attempt = claim(store, run.run_id, request.pack_id, resumed, own, after=newest.attempt if newest else 0)
         crew.members.append(Member(slot, attempt, step=max(resumed[0], 0)))
 
 

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 
 from jobs.beats import LATE_S, PACK_SILENT_S, Pulse
-from jobs.errors import LeaseLost
+from jobs.claims import FRESH, claim
+from jobs.errors import LeaseLost, RunEnded
+from jobs.identity import condition_spec, run_spec
 from jobs.layout import PackKeys
 from jobs.lease import Candidate
+from jobs.pack import PackOutcome, RunOutcome, get_request, put_outcome
 from jobs.records import Status
 from jobs.store import LocalStore
 from jobs.study import Study
 from orchestrator.driver import LOOK_S, START_S, Driver
+from orchestrator.events import PackLost
 from orchestrator.prepare import prepare
 from tests.fakes import FakeCluster
 
@@ -27,14 +31,16 @@ class Clock:
 
 
 class Mute(FakeCluster):
-    """Takes packs and never tells of one; `killed` lists those that were ended."""
+    """Takes packs and tells only what lies in `news`; `killed` lists those that were ended."""
 
     def __init__(self) -> None:
         super().__init__(cpus=1)
         self.killed: list[str] = []
+        self.news: list[PackLost] = []
 
     def poll(self, timeout_s: float) -> list[Any]:
-        return []
+        told, self.news = self.news, []
+        return told
 
     def kill(self, pack_id: str) -> None:
         super().kill(pack_id)
@@ -132,3 +138,23 @@ def test_a_driver_that_was_replaced_ends_no_pack_of_its_successor(
     driver.close()
     assert cluster.killed == []
     assert not store.exists(PackKeys(pulse.pack_id).given_up)
+
+
+def test_a_run_that_a_pack_ended_after_it_was_given_up_counts_as_ended_and_the_others_go_on(
+    driver: Driver, store: LocalStore, clock: Clock, cluster: Mute
+) -> None:
+    first = launched(driver, cluster)
+    turns(driver, clock, START_S + 2 * LOOK_S)
+    second = cluster.launched[-1][0]
+    assert second != first
+    ended, *others = get_request(store, second).runs
+    own = run_spec(condition_spec(get_request(store, first).condition), ended.seeds.seeds())
+    claim(store, ended.run_id, first, (FRESH, ""), own, after=0)
+    said = RunOutcome(run_id=ended.run_id, attempt=1, status=Status.DIVERGED, step=3, reason="its loss is not finite")
+    put_outcome(store, PackOutcome(pack_id=first, runs=(said,)))
+    cluster.news.append(PackLost(second, RunEnded(ended.run_id, 1)))
+    turns(driver, clock, 2 * LOOK_S)
+    run = driver.state.runs[ended.run_id]
+    assert (run.status, run.step, run.reason, run.crashes) == (Status.DIVERGED, 3, said.reason, 0)
+    third = cluster.launched[-1][0]
+    assert {it.run_id for it in get_request(store, third).runs} == {it.run_id for it in others}

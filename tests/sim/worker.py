@@ -13,7 +13,7 @@ from jobs.errors import SeedbedError, StudyInterrupted, Superseded
 from jobs.identity import condition_spec, run_spec
 from jobs.layout import PackKeys, attempt_key
 from jobs.lease import check_still_wanted
-from jobs.pack import PackOutcome, RunOutcome, get_request, put_outcome
+from jobs.pack import PackOutcome, RunOutcome, check_still_open, get_request, put_outcome
 from jobs.records import Status
 from jobs.requests import Wanted
 from jobs.store import Manifest, Store, committed, manifest_key, put_record, read_manifest
@@ -80,6 +80,7 @@ class Worker:
         for run in request.runs:
             yield 0.1
             own, known = run_spec(spec, run.seeds.seeds(), run.origin), before[run.run_id]
+            check_still_open(self.store, known[-1] if known else None)
             resumed = (step, packs[run.run_id]) if step != FRESH else (FRESH, "")
             self.attempts.append(claim(self.store, run.run_id, self.pack_id, resumed, own, after=len(known)))
         if any(run.run_id in self.poison for run in request.runs):
