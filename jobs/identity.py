@@ -13,7 +13,12 @@ from jobs.spec import Condition, Origin
 
 IDENTITY_VERSION = 1
 # Keys that came after the first ids: written only where they are not at their default, so that older ids stay.
-_ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = ((("training", "z_loss"), 0.0), (("measure",), []))
+_ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("training", "z_loss"), 0.0),
+    (("training", "masking"), 0.0),
+    (("model", "attention"), "causal"),
+    (("measure",), []),
+)
 _FIRST_ENGINE = {"name": "packed"}  # the only engine there was, when ids had no engine
 _DIGITS = 20  # 80 bits; a collision is an error all the same, because specs are compared on reading
 
@@ -39,7 +44,7 @@ def condition_spec(condition: Condition) -> dict[str, Any]:
         part = spec
         for name in path:
             part = part[name]
-        if part[key] == default:
+        if key in part and part[key] == default:
             del part[key]
     if spec["engine"] == _FIRST_ENGINE:
         del spec["engine"]

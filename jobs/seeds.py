@@ -62,6 +62,10 @@ class Streams:
         """Return the stream that draws training batch number `step`."""
         return stream(self.seeds.data, "data", step)
 
+    def masking(self, step: int) -> np.random.Generator:
+        """Return the stream that says which tokens of training batch number `step` are hidden."""
+        return stream(self.seeds.data, "masking", step)
+
     def dropout(self, step: int, first: int = 0) -> np.random.Generator:
         """Return the stream that draws the dropout masks of `step` for the part of the batch from row `first` on."""
         return stream(self.seeds.dropout, f"dropout/{first}" if first else "dropout", step)

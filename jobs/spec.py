@@ -38,9 +38,11 @@ class TaskSpec(Spec):
 
 
 class GptSpec(Spec):
-    """A decoder-only transformer, pre-norm (Radford et al. 2019; the options as in Llama and GPT-NeoX).
+    """A transformer, pre-norm (Radford et al. 2019; the options as in Llama and GPT-NeoX).
 
     Weight matrices start from N(0, 1/fan_in), embeddings from N(0, embedding_std²), gains at 1, biases at 0.
+
+    attention  what a position sees: itself and those before it (causal), or all of them (full)
     """
 
     family: Literal["gpt"]
@@ -53,6 +55,7 @@ class GptSpec(Spec):
     positions: Literal["learned", "rotary"] = "learned"
     tied_head: bool = True
     embedding_std: Positive = 0.3
+    attention: Literal["causal", "full"] = "causal"
     dropout: FractionScalar = 0.0
 
     @model_validator(mode="after")
@@ -211,14 +214,16 @@ class OptimizerSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """How long, how many sequences a step, and the weight of a loss beside the cross-entropy.
+    """How long, how many sequences a step, what is hidden of them, and the weight of a loss beside the cross-entropy.
 
-    z_loss  weight of the mean squared log of the softmax's normaliser (PaLM: Chowdhery et al. 2022, section 5)
+    z_loss   weight of the mean squared log of the softmax's normaliser (PaLM: Chowdhery et al. 2022, section 5)
+    masking  share of the tokens that are hidden and asked for: masked language modelling (`jobs/tasks/masking.py`)
     """
 
     steps: Annotated[int, Field(ge=0)]
     batch_size: Count
     z_loss: NonNegativeScalar = 0.0
+    masking: FractionScalar = 0.0
 
 
 class Condition(Spec):

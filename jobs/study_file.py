@@ -16,7 +16,8 @@ from jobs.errors import Fault, StoreError, StudyError, TaskError, TextRefused
 from jobs.faults import describe, locate, near
 from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
-from jobs.spec import Condition, PackedSpec
+from jobs.scalar import ever
+from jobs.spec import Condition, GptSpec, PackedSpec
 from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, PARTS, GridBlock, GridPoint, Study, StudySettings
 from jobs.text.corpus import Place
@@ -210,9 +211,9 @@ class _Reader:
         places: dict[Keys, Keys] = {tuple(name.split(".")): (*keys, name) for name, _ in factors}
         checkpoints = data.get("checkpoints")
         milestones = checkpoints.get("milestones", []) if isinstance(checkpoints, dict) else []
-        task = self._task(raw["task"], places)
+        checked = self._task(raw["task"], places)
         candidate = {
-            "task": task or {"name": "", "code": "", "parameters": {}},
+            "task": checked[0] if checked else {"name": "", "code": "", "parameters": {}},
             **{root: given for root, given in raw.items() if root != "task"},
             "probes": data.get("probes", {"every": 50}),
             "milestones": milestones,
@@ -226,13 +227,15 @@ class _Reader:
             for whole in (e for e in errors if not e["loc"]):  # parts that do not fit together: the engine's to say
                 self._add(_place(("engine",), places), describe(whole, "engine", []))
             return None
-        if task is None:
+        if checked is None:
             return None
+        if unfit := _masking_fault(condition, checked[1]):
+            self._add(_place(("training", "masking"), places), unfit)
         spec = condition_spec(condition)
         return GridPoint(condition_id(spec), factors, condition, spec)
 
-    def _task(self, raw: dict[str, Any], places: dict[Keys, Keys]) -> dict[str, Any] | None:
-        """Return the task's spec with all parameters written out, or None after adding its faults."""
+    def _task(self, raw: dict[str, Any], places: dict[Keys, Keys]) -> tuple[dict[str, Any], tasks.Task] | None:
+        """Return the task's spec with all parameters written out, and the task; None after adding its faults."""
         parameters = {key: value for key, value in raw.items() if key != "name"}
         name = raw.get("name")
         if not isinstance(name, str):
@@ -258,7 +261,8 @@ class _Reader:
             source = tasks.source(name, self.folder)
             text = None if source is None else source.read_text(encoding="utf-8")
             self.task_codes[name] = (tasks.code(name, self.folder), text)
-        return {"name": name, "code": self.task_codes[name][0], "parameters": task.model_dump(mode="json")}
+        spec = {"name": name, "code": self.task_codes[name][0], "parameters": task.model_dump(mode="json")}
+        return spec, task
 
     def _add(self, keys: Keys, message: str) -> None:
         self.faults.append(Fault(self.file, self.tree.line(keys), ".".join(map(str, keys)), message))
@@ -271,6 +275,18 @@ class _Reader:
             keys = (*prefix, *where)
             message = describe(error, str(keys[-1]) if keys else "", allowed)
             self._add(_place(keys, places or {}), message)
+
+
+def _masking_fault(condition: Condition, task: tasks.Task) -> str:
+    """Return what of masked language modelling does not fit together; empty where all does."""
+    masks, name = ever(condition.training.masking), condition.task.name
+    if masks and task.mask_token is None:
+        return f"hides nothing of {name}, which has no token that stands for a hidden one"
+    if task.mask_token is not None and not masks:
+        return f"{name} is for masked language modelling: give the share of tokens that is hidden, such as 0.15"
+    if masks != (isinstance(condition.model, GptSpec) and condition.model.attention == "full"):
+        return "goes with model.attention: full (of family: gpt), and that with it: one hides what the other would see"
+    return ""
 
 
 def _place(keys: Keys, places: dict[Keys, Keys]) -> Keys:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from jobs.errors import TaskError
 from jobs.records import Status
+from jobs.scalar import Curve, at, ever
 from jobs.seeds import Streams
+from jobs.tasks.masking import masked
 from jobs.tasks.task import IGNORE, Batch, Task
 from workers.crew import Crew
 
@@ -26,12 +28,14 @@ class Batches:
     """Draws and stacks the training batches of one pack.
 
     streams  of each run, by slot
+    masking  the share of targets that is hidden and asked for
     """
 
     task: Task
     streams: Sequence[Streams]
     batch_size: int
     crew: Crew
+    masking: float | Curve = 0.0
     _last: Stacked | None = field(default=None)
 
     def at(self, step: int) -> Stacked:
@@ -42,7 +46,7 @@ class Batches:
             key = (streams.seeds.data, streams.seeds.evaluation)
             try:
                 if key not in drawn:
-                    drawn[key] = self._checked(self.task.batch(streams, step, self.batch_size))
+                    drawn[key] = self._checked(drawn_batch(self.task, streams, step, self.batch_size, self.masking))
                 self._place(member.slot, drawn[key])
             except Exception as error:  # the border to a user's code: anything may come out of it
                 log.exception("run %s, step %d: the task failed", member.run_id, step)
@@ -52,7 +56,6 @@ class Batches:
         return self._last
 
     def _checked(self, batch: Batch) -> Batch:
-        check_batch(self.task, batch)
         shape = self._last[0].shape[1:] if self._last else (self.batch_size, batch.inputs.shape[1])
         if batch.inputs.shape != shape:
             raise TaskError(type(self.task).__name__, "", -1, f"a batch has shape {batch.inputs.shape}, not {shape}")
@@ -63,6 +66,17 @@ class Batches:
             shape = (len(self.streams), *batch.inputs.shape)
             self._last = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self._last[0][slot], self._last[1][slot] = batch.inputs, batch.targets
+
+
+def drawn_batch(task: Task, streams: Streams, step: int, size: int, masking: float | Curve) -> Batch:
+    """Return batch `step` as it is trained on; raises TaskError where it is not what the contract of a task says."""
+    batch = task.batch(streams, step, size)
+    check_batch(task, batch)
+    if not ever(masking):
+        return batch
+    if task.mask_token is None:
+        raise TaskError(type(task).__name__, "", -1, "has no token that stands for a hidden one")
+    return masked(batch, at(masking, step), streams.masking(step), task.mask_token, len(task.vocabulary))
 
 
 def check_batch(task: Task, batch: Batch) -> None:

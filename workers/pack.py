@@ -141,7 +141,7 @@ def _train(
                 _plan(request),
                 start,
                 engine,
-                Batches(task, streams, condition.training.batch_size, crew),
+                Batches(task, streams, condition.training.batch_size, crew, condition.training.masking),
                 Probes(task, streams, crew, shards, condition.measure, ends),
                 Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
                 tally,

@@ -130,7 +130,8 @@ def _train_to(
     steps = run.condition.training.steps
     plan = Plan(step, frozenset(steps_of(run.condition.probes, steps)), frozenset(), rolling_every=steps + 1)
     start = Start(run.first_step if began == FRESH else began, is_first=began == FRESH)
-    batches = Batches(task, streams, run.condition.training.batch_size, crew)
+    training = run.condition.training
+    batches = Batches(task, streams, training.batch_size, crew, training.masking)
     with ends_of(store, [run.origin], run.condition, task, streams, engine, progress) as ends:
         probes = Probes(task, streams, crew, rows, run.condition.measure, ends)
         train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from jobs.digests import digest_of
 from jobs.identity import canonical_json, sha256
 from jobs.pack import PackRun, SeedDigests, SeedProof
+from jobs.scalar import ever
 from jobs.seeds import Streams
 from jobs.spec import Condition
 from jobs.tasks.task import Batch, Task
-from workers.batches import check_batch
+from workers.batches import drawn_batch
 from workers.models.family import Drawn
 from workers.models.whole import drawn_of
 from workers.replay import is_redrawn
@@ -63,9 +64,11 @@ def weights_digest(weights: dict[str, NDArray[Any]]) -> str:
 
 def _scopes(condition: Condition, family: Drawn, first_step: int) -> dict[str, str]:
     task = condition.task.model_dump(mode="json")
+    training = condition.model_dump(mode="json")["training"]
+    masking = [training["masking"]] if ever(condition.training.masking) else []
     whole = {
         "init": [[p.name, list(p.shape), p.std, p.fill] for p in family.parameters],
-        "data": [task, condition.training.batch_size, first_step],
+        "data": [task, condition.training.batch_size, first_step, *masking],
         "dropout": first_step,
         "evaluation": task,
     }
@@ -89,8 +92,7 @@ def _batches(condition: Condition, task: Task, run: PackRun, streams: Streams) -
     named: dict[str, NDArray[Any]] = {}
     for step in range(first, first + count):
         try:
-            batch = task.batch(streams, step, size)
-            check_batch(task, batch)
+            batch = drawn_batch(task, streams, step, size, condition.training.masking)
         except Exception as error:  # the border to a user's code
             log.warning("run %s, step %d: the task failed: %s", run.run_id, step, error)
             return FAILED

@@ -30,6 +30,8 @@ def architecture_of(spec: Any) -> str:
     """Return the `model_type` that a model becomes; raises QueryError, which says what could be exported."""
     if not isinstance(spec, GptSpec):
         raise QueryError(f"a model of family {spec.family!r} is no language model: nothing there is like it")
+    if spec.attention == "full":
+        raise QueryError("no model of transformers is a gpt with attention: full: those that see both ways differ")
     options = (spec.norm, spec.activation, spec.positions)
     if options not in EXACT:
         told = "; ".join(f"{' + '.join(known)} → {name}" for known, name in EXACT.items())

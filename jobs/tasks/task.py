@@ -100,6 +100,15 @@ class Task(BaseModel, ABC):
         """Return the first position that ever has a target; models skip what only earlier ones need."""
         return 0
 
+    @property
+    def mask_token(self) -> int | None:
+        """Return the token that stands for a hidden one, of a task for masked language modelling; None for others.
+
+        Such a task's batches ask for the sequences themselves: a target is the token at its own place, or IGNORE where
+        nothing is ever hidden. Training hides some of them (`masking.py`); held-out sets come with theirs hidden.
+        """
+        return None
+
     @abstractmethod
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return training batch number `step`: `size` sequences, drawn from `streams.data(step)` alone."""

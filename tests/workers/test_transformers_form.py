@@ -46,6 +46,12 @@ def test_what_is_not_the_same_is_refused(options: tuple[str, str, str]) -> None:
         architecture_of(spec(*options))
 
 
+def test_a_model_that_sees_both_ways_is_refused() -> None:
+    known = spec(*next(iter(EXACT))).model_copy(update={"attention": "full"})
+    with pytest.raises(QueryError, match="attention: full"):
+        architecture_of(known)
+
+
 def test_a_perceptron_is_no_language_model() -> None:
     with pytest.raises(QueryError, match="no language model"):
         architecture_of(MlpSpec(family="mlp", width=4))

@@ -17,6 +17,7 @@ from jobs.seeds import Streams
 from jobs.spec import Condition, HuggingFaceSpec
 from jobs.tasks.task import IGNORE
 from workers.engines import Integers
+from workers.models.family import Seen
 from workers.models.whole import family_of
 from workers.optimizer import CHUNK, AdamW
 
@@ -124,9 +125,9 @@ class PackedEngine:
     @torch.no_grad()
     def hidden(self, inputs: Integers) -> list[Tensor]:
         """Return what layers make of the first 256 items of inputs [run, items, length]: [run, row, width] each."""
-        seen: list[Tensor] = []
+        seen = Seen()
         self.family.logits(self.values, self._tensor(inputs[:, :_EVALUATED_AT_ONCE]), _keep, seen)
-        return seen
+        return seen.layers
 
     def state(self) -> dict[str, Tensor]:
         """Return weights and both moments by parameter, each [run, …]: what training writes to, not copies."""

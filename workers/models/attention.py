@@ -1,4 +1,4 @@
-"""Causal softmax attention over many small heads.
+"""Softmax attention over many small heads, causal or full.
 
 PyTorch's fused attention costs about 7 µs a head, forward and backward, whatever the head's size: with a crowd of
 seeds that is half of a step. From `_LONG` tokens on, plain products over slabs of heads that fit the cache are 1.5 to
@@ -19,21 +19,27 @@ _SMALL_HEAD = 8
 _VECTOR = 16  # floats in the widest register
 
 
-def attend_together(qkv: Tensor) -> Tensor:
-    """Return causal attention [n, length, heads, size] of all positions for qkv [n, length, 3, heads, size]."""
+def attend_together(qkv: Tensor, *, causal: bool, maps: list[Tensor] | None = None) -> Tensor:
+    """Return attention [n, length, heads, size] of all positions for qkv [n, length, 3, heads, size].
+
+    maps  is given the weights [n, heads, from, to]; their gradients count
+    """
     length = qkv.shape[1]
-    if _LONG <= length <= _MOST_EXPLICIT:
-        return _Slabs.apply(qkv)  # type: ignore[no-any-return, no-untyped-call]
-    return attend(*qkv.unbind(2))
+    if maps is not None or _LONG <= length <= _MOST_EXPLICIT:
+        out, weights = _Slabs.apply(qkv, causal)  # type: ignore[no-untyped-call]
+        if maps is not None:
+            maps.append(weights.view(len(qkv), -1, length, length))
+        return out  # type: ignore[no-any-return]
+    return attend(*qkv.unbind(2), causal=causal)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return causal attention of the last positions: [n, asked, heads, size] for k, v [n, length, heads, size]."""
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """Return attention of the last positions: [n, asked, heads, size] for k, v [n, length, heads, size]."""
     asked, length = q.shape[1], k.shape[1]
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if asked == length:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-    if asked == 1:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
+    if asked == 1 or not causal:
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     seen = torch.ones(asked, length, dtype=torch.bool).tril(length - asked)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
@@ -47,15 +53,21 @@ def _slabs(heads: int) -> list[slice]:
 
 
 class _Slabs(torch.autograd.Function):
-    """Attention of qkv [n, length, 3, heads, size], slab by slab; returns [n, length, heads, size]."""
+    """Attention of qkv [n, length, 3, heads, size], slab by slab.
+
+    Returns [n, length, heads, size] and the weights [n·heads, from, to].
+    """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, qkv: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, qkv: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         n, length, _, heads, size = qkv.shape
         layout = _Layout(heads, length, size)
         q, k, v = (layout.gather(part) for part in qkv.unbind(2))
         future = torch.ones(length, length, dtype=torch.bool).triu(1)
-        bias = qkv.new_zeros(length, length).masked_fill_(future, float("-inf"))
+        bias = qkv.new_zeros(length, length)
+        if causal:
+            bias.masked_fill_(future, float("-inf"))
         out, weights = torch.empty_like(q), q.new_empty(n * heads, length, length)
         for some in _slabs(n * heads):
             scores = torch.baddbmm(bias, layout.rows(q[some]), layout.columns(k[some]), alpha=size**-0.5)
@@ -63,22 +75,24 @@ class _Slabs(torch.autograd.Function):
             layout.product(weights[some], v[some], out[some])
         ctx.save_for_backward(q, k, v, weights)
         ctx.layout = layout  # type: ignore[attr-defined]
-        return layout.scatter(out)
+        return layout.scatter(out), weights
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
         q, k, v, weights = ctx.saved_tensors  # type: ignore[attr-defined]
         layout: _Layout = ctx.layout  # type: ignore[attr-defined]
-        g = layout.gather(gradients[0])
+        g, of_weights = layout.gather(gradients[0]), gradients[1]
         dq, dk, dv = (torch.empty_like(q) for _ in range(3))
         for some in _slabs(len(q)):
             p = weights[some]
             layout.product(p.transpose(1, 2), g[some], dv[some])
             slope = torch.bmm(layout.rows(g[some]), layout.columns(v[some]))
+            if of_weights is not None:  # it is None where nothing but the output is asked about
+                slope += of_weights[some]
             slope = _softmax_slope(slope, p).mul_(layout.size**-0.5)
             layout.product(slope, k[some], dq[some])
             layout.product(slope.transpose(1, 2), q[some], dk[some])
-        return torch.stack([layout.scatter(part) for part in (dq, dk, dv)], dim=2)
+        return torch.stack([layout.scatter(part) for part in (dq, dk, dv)], dim=2), None
 
 
 def _softmax_slope(slope: Tensor, p: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ is the same mathematics and saves a pass over the activations.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +42,18 @@ class Parameter:
         return streams.init(self.name).standard_normal(self.shape, dtype=np.float32) * np.float32(self.std)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a forward pass leaves behind for those who look into it.
+
+    layers  what each layer makes, [run, rows, width]: a row for each position from which answers follow
+    maps    each layer's weights of attention, [run·batch, head, from, to]; None where nobody asks for them
+    """
+
+    layers: list[Tensor] = field(default_factory=list)
+    maps: list[Tensor] | None = None
+
+
 class Masks(Protocol):
     """Where a forward pass asks for its dropout masks, site by site."""
 
@@ -64,13 +76,10 @@ class Drawn(Protocol):
 class Family(Drawn, Protocol):
     """A seed-batched model of fixed shape."""
 
-    def logits(
-        self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: list[Tensor] | None = None
-    ) -> Tensor:
-        """Return the logits at positions from `first_answer` on.
+    def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: Seen | None = None) -> Tensor:
+        """Return the logits at positions from `first_answer` on, and fill `seen`.
 
         values: name → [run, …]; tokens: int64 [run, batch, length]; returns [run, batch, answers, vocabulary].
-        `seen` is given what each layer makes, [run, rows, width]: a row for each position from which answers follow.
         """
 
 

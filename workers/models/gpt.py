@@ -1,4 +1,4 @@
-"""A seed-batched decoder-only transformer: every parameter has a leading run axis.
+"""A seed-batched transformer: every parameter has a leading run axis.
 
 Pre-norm blocks without biases; the options of `GptSpec`. Only positions from `first_answer` on are asked for,
 so the last block computes queries, feed-forward and logits there alone: the same mathematics, less of it.
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from jobs.spec import GptSpec
 from workers.models.attention import attend, attend_together
-from workers.models.family import Masks, Parameter, activate
+from workers.models.family import Masks, Parameter, Seen, activate
 
 NORM_EPSILON = 1e-5
 ROTARY_BASE = 10_000.0
@@ -29,17 +29,15 @@ class Gpt:
         self.parameters: Sequence[Parameter] = tuple(_parameters(spec, vocabulary_size, length))
         self._rotation = _rotation(length, spec.width // spec.heads) if spec.positions == "rotary" else None
 
-    def logits(
-        self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: list[Tensor] | None = None
-    ) -> Tensor:
+    def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: Seen | None = None) -> Tensor:
         """Return [run, batch, answers, vocabulary] for int64 tokens [run, batch, length]."""
         runs, batch, length = tokens.shape
         x = drop(self._embed(values, tokens))
         for index in range(self.spec.layers):
             asked = self.first_answer if index == self.spec.layers - 1 else 0
-            x = self._block(values, f"blocks.{index}.", x, (batch, length, asked), drop)
+            x = self._block(values, f"blocks.{index}.", x, (batch, length, asked), drop, seen)
             if seen is not None:
-                seen.append(x)
+                seen.layers.append(x)
         x = self._norm(x)
         head = values["embedding"].transpose(1, 2) if self.spec.tied_head else values["head"]
         out = torch.bmm(x, values["norm.gain"][:, :, None] * head)
@@ -70,10 +68,16 @@ class Gpt:
         return rows.view(runs, batch * length, -1)
 
     def _block(
-        self, values: Mapping[str, Tensor], at: str, x: Tensor, shape: tuple[int, int, int], drop: Masks
+        self,
+        values: Mapping[str, Tensor],
+        at: str,
+        x: Tensor,
+        shape: tuple[int, int, int],
+        drop: Masks,
+        seen: Seen | None,
     ) -> Tensor:
         batch, length, asked = shape
-        spec, runs = self.spec, x.shape[0]
+        spec, runs, causal = self.spec, x.shape[0], self.spec.attention == "causal"
         heads, size = spec.heads, spec.width // spec.heads
         inner = self._norm(x)
         qkv = values[at + "norm_1.gain"][:, :, None] * values[at + "attention.qkv"]
@@ -83,13 +87,13 @@ class Gpt:
             q = torch.bmm(some, qkv[:, :, : spec.width]).view(runs * batch, rest, heads, size)
             k, v = torch.bmm(inner, qkv[:, :, spec.width :]).view(runs * batch, length, 2, heads, size).unbind(2)
             x = x.view(runs, batch, length, -1)[:, :, asked:].reshape(runs, batch * rest, -1)
-            mixed = attend(*self._turned(q, k, asked), v)
+            mixed = attend(*self._turned(q, k, asked), v, causal=causal)
         else:
             together = torch.bmm(inner, qkv).view(runs * batch, length, 3, heads, size)
             if self._rotation is not None:
                 q, k, v = together.unbind(2)
                 together = torch.stack([*self._turned(q, k, 0), v], dim=2)
-            mixed = attend_together(together)
+            mixed = attend_together(together, causal=causal, maps=seen.maps if seen else None)
         mixed = mixed.reshape(runs, x.shape[1], spec.width)
         x = x + drop(torch.bmm(mixed, values[at + "attention.out"]))
         up = values[at + "norm_2.gain"][:, :, None] * values[at + "feedforward.up"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jobs.spec import MlpSpec
-from workers.models.family import Affine, Masks, Parameter, activate
+from workers.models.family import Affine, Masks, Parameter, Seen, activate
 
 
 class Mlp:
@@ -18,9 +18,7 @@ class Mlp:
         self.first_answer: int = length - 1
         self.parameters: Sequence[Parameter] = tuple(_parameters(spec, vocabulary_size, length))
 
-    def logits(
-        self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: list[Tensor] | None = None
-    ) -> Tensor:
+    def logits(self, values: Mapping[str, Tensor], tokens: Tensor, drop: Masks, seen: Seen | None = None) -> Tensor:
         """Return [run, batch, 1, vocabulary] for int64 tokens [run, batch, length]."""
         runs, batch, _ = tokens.shape
         rows = torch.zeros(runs, batch, self.length, self.vocabulary_size)
@@ -30,7 +28,7 @@ class Mlp:
             x = Affine.apply(x, values[f"layers.{index}.weight"], values[f"layers.{index}.bias"])  # type: ignore[no-untyped-call]
             x = drop(activate(self.spec.activation, x))
             if seen is not None:
-                seen.append(x)
+                seen.layers.append(x)
         return Affine.apply(x, values["head.weight"], values["head.bias"])[:, :, None]  # type: ignore[no-any-return, no-untyped-call]
 
 

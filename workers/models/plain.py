@@ -55,9 +55,9 @@ class _Attention(nn.Module):
         if self.spec.positions == "rotary":
             q, k = rotate(q), rotate(k)
         scores = q @ k.transpose(-1, -2) / sqrt(width // heads)
-        future = torch.ones(length, length, dtype=torch.bool).triu(1)
-        weights = scores.masked_fill(future, float("-inf")).softmax(-1)
-        return (weights @ v).transpose(1, 2).reshape(batch, length, width) @ self.out
+        if self.spec.attention == "causal":
+            scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), float("-inf"))
+        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width) @ self.out
 
 
 def rotate(x: Tensor) -> Tensor:
