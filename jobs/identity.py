@@ -16,6 +16,7 @@ IDENTITY_VERSION = 1
 _ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("training", "z_loss"), 0.0),
     (("training", "masking"), 0.0),
+    (("training", "tree_attention"), 0.0),
     (("model", "attention"), "causal"),
     (("measure",), []),
 )

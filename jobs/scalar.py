@@ -95,6 +95,11 @@ NonNegativeScalar = Annotated[
     Discriminator(_tag),
     AfterValidator(_within(0.0, float("inf"), open_low=False, open_high=True)),
 ]
+FiniteScalar = Annotated[
+    Annotated[float, Field(allow_inf_nan=False), Tag("float")] | _Curve,
+    Discriminator(_tag),
+    AfterValidator(_within(float("-inf"), float("inf"), open_low=True, open_high=True)),
+]
 FractionScalar = Annotated[
     Annotated[float, Field(ge=0.0, lt=1.0), Tag("float")] | _Curve,
     Discriminator(_tag),

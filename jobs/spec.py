@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from jobs.model_sizes import SIZES
-from jobs.scalar import FractionScalar, NonNegativeScalar, PositiveScalar
+from jobs.scalar import FiniteScalar, FractionScalar, NonNegativeScalar, PositiveScalar
 from jobs.schedule import Schedule
 
 Count = Annotated[int, Field(ge=1)]
@@ -17,7 +17,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-Measured = Literal["weights", "similarity"]
+Measured = Literal["weights", "similarity", "attention"]
 
 
 class Spec(BaseModel):
@@ -214,23 +214,27 @@ class OptimizerSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """How long, how many sequences a step, what is hidden of them, and the weight of a loss beside the cross-entropy.
+    """How long, how many sequences a step, what is hidden of them, and weights of losses beside the cross-entropy.
 
-    z_loss   weight of the mean squared log of the softmax's normaliser (PaLM: Chowdhery et al. 2022, section 5)
-    masking  share of the tokens that are hidden and asked for: masked language modelling (`jobs/tasks/masking.py`)
+    z_loss          of the mean squared log of the softmax's normaliser (PaLM: Chowdhery et al. 2022, section 5)
+    masking         share of the tokens that are hidden and asked for: masked language modelling
+    tree_attention  of the sum, over layers, heads and words of a batch, of the attention between a word and the one on
+                    which it depends, both ways (Chen et al. 2024): above 0 suppresses it, below 0 promotes it
     """
 
     steps: Annotated[int, Field(ge=0)]
     batch_size: Count
     z_loss: NonNegativeScalar = 0.0
     masking: FractionScalar = 0.0
+    tree_attention: FiniteScalar = 0.0
 
 
 class Condition(Spec):
     """One point of the grid: everything that decides a run except its seeds.
 
     measure  what probes measure beside the task's own sets; `weights`: statistics of the weights; `similarity`: of a
-             run on a line, how alike its layers are to those of the other end
+             run on a line, how alike its layers are to those of the other end; `attention`: whether its heads find the
+             word on which a word depends
     """
 
     task: TaskSpec

@@ -4,6 +4,7 @@ Each fault names the file, the line and the key, and offers the near miss where 
 trained, and nothing is written, before a study has passed.
 """
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -229,8 +230,8 @@ class _Reader:
             return None
         if checked is None:
             return None
-        if unfit := _masking_fault(condition, checked[1]):
-            self._add(_place(("training", "masking"), places), unfit)
+        for keys_of_fault, message in _language_faults(condition, checked[1]):
+            self._add(_place(keys_of_fault, places), message)
         spec = condition_spec(condition)
         return GridPoint(condition_id(spec), factors, condition, spec)
 
@@ -277,16 +278,26 @@ class _Reader:
             self._add(_place(keys, places or {}), message)
 
 
-def _masking_fault(condition: Condition, task: tasks.Task) -> str:
-    """Return what of masked language modelling does not fit together; empty where all does."""
-    masks, name = ever(condition.training.masking), condition.task.name
+def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[Keys, str]]:
+    """Yield (key, what is wrong) for what of masked language modelling and of trees does not fit together."""
+    masks, name, masking = ever(condition.training.masking), condition.task.name, ("training", "masking")
+    sees_both_ways = isinstance(condition.model, GptSpec) and condition.model.attention == "full"
     if masks and task.mask_token is None:
-        return f"hides nothing of {name}, which has no token that stands for a hidden one"
-    if task.mask_token is not None and not masks:
-        return f"{name} is for masked language modelling: give the share of tokens that is hidden, such as 0.15"
-    if masks != (isinstance(condition.model, GptSpec) and condition.model.attention == "full"):
-        return "goes with model.attention: full (of family: gpt), and that with it: one hides what the other would see"
-    return ""
+        yield masking, f"hides nothing of {name}, which has no token that stands for a hidden one"
+    elif task.mask_token is not None and not masks:
+        yield masking, f"{name} is for masked language modelling: give the share of tokens that is hidden, such as 0.15"
+    elif masks != sees_both_ways:
+        told = "goes with model.attention: full (of family: gpt), and that with it"
+        yield masking, f"{told}: one hides what the other would see"
+    looks: list[tuple[Keys, bool]] = [
+        (("training", "tree_attention"), ever(condition.training.tree_attention)),
+        (("measure",), "attention" in condition.measure),
+    ]
+    for keys in (keys for keys, is_asked in looks if is_asked):
+        if not task.relations:
+            yield keys, f"{name} has no sentences whose trees are known: attention is compared with those"
+        if not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
+            yield keys, "attention is looked into in seed-batched models of family: gpt (engine packed)"
 
 
 def _place(keys: Keys, places: dict[Keys, Keys]) -> Keys:

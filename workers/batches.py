@@ -37,6 +37,7 @@ class Batches:
     crew: Crew
     masking: float | Curve = 0.0
     _last: Stacked | None = field(default=None)
+    _heads: NDArray[np.int64] | None = field(default=None)
 
     def at(self, step: int) -> Stacked:
         """Return inputs and targets of batch `step`, each int64 [runs, batch, length]."""
@@ -55,6 +56,11 @@ class Batches:
             return np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0), np.int64)
         return self._last
 
+    @property
+    def heads(self) -> NDArray[np.int64] | None:
+        """Return [runs, batch, length] the heads of the words of the last batch; None where no trees are known."""
+        return self._heads
+
     def _checked(self, batch: Batch) -> Batch:
         shape = self._last[0].shape[1:] if self._last else (self.batch_size, batch.inputs.shape[1])
         if batch.inputs.shape != shape:
@@ -66,6 +72,10 @@ class Batches:
             shape = (len(self.streams), *batch.inputs.shape)
             self._last = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self._last[0][slot], self._last[1][slot] = batch.inputs, batch.targets
+        if batch.trees is not None:
+            if self._heads is None:
+                self._heads = np.full(self._last[0].shape, -1, np.int64)
+            self._heads[slot] = batch.trees.heads
 
 
 def drawn_batch(task: Task, streams: Streams, step: int, size: int, masking: float | Curve) -> Batch:
@@ -83,7 +93,9 @@ def check_batch(task: Task, batch: Batch) -> None:
     """Raise TaskError unless the batch is what the contract of a task says."""
     size = len(task.vocabulary)
     name = type(task).__name__
-    inputs, targets = batch.inputs, batch.targets
+    inputs, targets, trees = batch.inputs, batch.targets, batch.trees
+    if trees is not None and not trees.heads.shape == trees.relations.shape == inputs.shape:
+        raise TaskError(name, "", -1, f"trees are {trees.heads.shape}, inputs {inputs.shape}")
     if inputs.ndim != 2 or inputs.shape != targets.shape or inputs.shape[1] > task.length:
         raise TaskError(
             name, "", -1, f"inputs {inputs.shape} and targets {targets.shape} are not [batch, ≤ {task.length}]"

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from jobs.records import Status
 from jobs.seeds import Streams
-from jobs.tasks.task import IGNORE, Batch, Mean, Task
+from jobs.tasks.task import IGNORE, Batch, Mean, Score, Task
+from workers.attention_trees import Look, spans, tree_measures
 from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
+from workers.engines.packed import PackedEngine
 from workers.similarity import similarities
 from workers.weight_statistics import weight_statistics
 
@@ -136,11 +138,14 @@ class Probes:
         slots = [member.slot for member in alive]
         sets = [self._sets[slot if slot in slots else slots[0]][name] for slot in range(len(self.streams))]
         inputs, targets = np.stack([s.inputs for s in sets]), np.stack([s.targets for s in sets])
-        predicted, losses = engine.evaluate(inputs, targets)
+        is_asked = bool((targets != IGNORE).any())
+        predicted, losses = engine.evaluate(inputs, targets) if is_asked else _nothing(inputs.shape)
         for member in alive:
             self._add_set(member, step, name, sets[member.slot], predicted[member.slot], losses[member.slot])
         if self.ends:
             self._measure_similarity(name, step, inputs, self.ends)
+        if "attention" in self.measured and isinstance(engine, PackedEngine):
+            self._measure_attention(name, step, engine, sets)
 
     def _measure_similarity(
         self, name: str, step: int, inputs: NDArray[np.int64], ends: tuple[Layered, Layered]
@@ -150,6 +155,29 @@ class Probes:
             for layer, (one, other) in enumerate(zip(mine, others, strict=True)):
                 for what, value in similarities(one[member.slot], other[member.slot]).items():
                     self._add(member, step, f"{name}.{what}.{layer}", value)
+
+    def _measure_attention(self, name: str, step: int, engine: PackedEngine, sets: Sequence[Batch]) -> None:
+        trees = {member.slot: sets[member.slot].trees for member in self.crew.alive}
+        known = {slot: tree for slot, tree in trees.items() if tree is not None}
+        if not known:
+            return
+        inputs = np.stack([s.inputs for s in sets])
+        looks: dict[int, list[Look]] = {slot: [] for slot in known}
+        for some in spans(inputs.shape[1]):
+            layers = engine.attention(inputs[:, some])
+            for slot, tree in known.items():
+                looks[slot].append(Look.at([layer[slot].cpu().numpy() for layer in layers], tree.heads[some]))
+        for member in self.crew.alive:
+            if member.slot in known:
+                found = tree_measures(name, looks[member.slot], known[member.slot], self.task.relations)
+                self._add_all(member, step, found)
+
+    def _add_all(self, member: Member, step: int, found: Sequence[Score | Mean]) -> None:
+        for one in found:
+            if isinstance(one, Mean):
+                self._add(member, step, one.metric, one.value)
+            elif one.total:
+                self._add(member, step, one.metric, one.correct / one.total, one.correct, one.total)
 
     def _add_set(
         self,
@@ -165,11 +193,7 @@ class Probes:
         except Exception as error:  # the border to a user's code
             self._fail(member, step, error)
             return
-        for one in found:
-            if isinstance(one, Mean):
-                self._add(member, step, one.metric, one.value)
-            elif one.total:
-                self._add(member, step, one.metric, one.correct / one.total, one.correct, one.total)
+        self._add_all(member, step, found)
         asked = int((batch.targets != IGNORE).sum())
         if asked:
             self._add(member, step, f"{name}.loss", float(losses.sum(dtype=np.float64)) / asked)
@@ -188,3 +212,8 @@ class Probes:
         total: int | None = None,
     ) -> None:
         self.shards.add(member.run_id, member.attempt.attempt, step, metric, value, correct, total)
+
+
+def _nothing(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the answers where nothing is asked, as of sentences of which only the attention is looked at."""
+    return np.zeros(shape, np.int64), np.zeros(shape, np.float32)

@@ -91,7 +91,7 @@ def train(
         inputs, targets = batches.at(step)
         if not crew.alive:
             break
-        engine.train_step(step, inputs, targets)
+        engine.train_step(step, inputs, targets, batches.heads)
         step += 1
         crew.step = step
         _let_diverged_leave(crew, engine, step)

@@ -16,6 +16,7 @@ from jobs.errors import TaskError
 from jobs.tasks.addition import Addition
 from jobs.tasks.combinations import Combinations
 from jobs.tasks.counting import Counting
+from jobs.tasks.dependencies import Dependencies
 from jobs.tasks.experts import Experts
 from jobs.tasks.modular_addition import ModularAddition
 from jobs.tasks.parity import Parity, ParityItems
@@ -31,6 +32,7 @@ BUILT_IN: dict[str, type[Task]] = {
     "addition": Addition,
     "combinations": Combinations,
     "counting": Counting,
+    "dependencies": Dependencies,
     "experts": Experts,
     "modular_addition": ModularAddition,
     "parity": Parity,

@@ -7,16 +7,11 @@ subject has a relative clause, and no question of training has such a subject (M
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.tasks.sentences import CLAUSES, LONGEST, TYPES, WORDS, Lexicon, SentenceType
+from jobs.tasks.sentences import CLAUSES, LONGEST, PRESENT, TYPES, WORDS, Lexicon, SentenceType
 from jobs.tasks.task import Batch, Tokens
 from jobs.tasks.two_rules import Lines, TwoRules
 
-_WORDS = WORDS | {
-    "A": "does doesn't",
-    "B": "do don't",
-    "I": "sleep laugh swim wait change sing smile run move",
-    "T": "admire follow annoy confuse remember entertain applaud comfort call",
-}
+_WORDS = WORDS | PRESENT
 _TOKENS = ("_", ".", "?", "decl", "quest", *(word for words in _WORDS.values() for word in words.split()))
 _FILLER, _STOP, _MARK, _DECL, _QUEST = range(5)
 _LEXICON = Lexicon(

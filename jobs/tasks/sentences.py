@@ -25,6 +25,12 @@ WORDS = {
     "O": "near behind above below beside with around by",
     "R": "who that",
 }
+PRESENT = {
+    "A": "does doesn't",
+    "B": "do don't",
+    "I": "sleep laugh swim wait change sing smile run move",
+    "T": "admire follow annoy confuse remember entertain applaud comfort call",
+}
 _AUXILIARY = {"S": "A", "P": "B"}
 
 

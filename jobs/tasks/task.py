@@ -26,15 +26,29 @@ Tokens = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Trees:
+    """On which word each word of a sentence depends.
+
+    heads      [batch, length] the place of the word on which the one here depends; the root's is its own; -1: no word
+    relations  [batch, length] what it is to that word, as a place in the task's `relations`; -1: none, as of the root
+    """
+
+    heads: Tokens
+    relations: Tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Sequences and what should follow each position.
 
     inputs   [batch, length] token ids
     targets  [batch, length] the token that should be predicted at each position, or IGNORE
+    trees    of sentences whose trees are known
     """
 
     inputs: Tokens
     targets: Tokens
+    trees: Trees | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,11 @@ class Task(BaseModel, ABC):
         nothing is ever hidden. Training hides some of them (`masking.py`); held-out sets come with theirs hidden.
         """
         return None
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """Return the relations of words in the trees of its sentences; of most tasks none."""
+        return ()
 
     @abstractmethod
     def batch(self, streams: Streams, step: int, size: int) -> Batch:

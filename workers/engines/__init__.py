@@ -30,8 +30,11 @@ class Engine(Protocol):
     grad_norms: NDArray[np.float64]
     diverged_at: Integers
 
-    def train_step(self, step: int, inputs: Integers, targets: Integers) -> None:
-        """Make update number `step` (from 0) with inputs and targets [run, batch, length]."""
+    def train_step(self, step: int, inputs: Integers, targets: Integers, heads: Integers | None = None) -> None:
+        """Make update number `step` (from 0) with inputs and targets [run, batch, length].
+
+        heads  [run, batch, length] of sentences whose trees are known: on which word the word here depends
+        """
 
     def evaluate(self, inputs: Integers, targets: Integers) -> tuple[Integers, NDArray[np.float32]]:
         """Return the likeliest token and the loss at each position, [run, items, length] each.

@@ -61,8 +61,8 @@ class ModuleEngine:
                 self._replicas = replicas_of(condition, shape, streams, self._fellows.world)
             self._opened = opened.pop_all()
 
-    def train_step(self, step: int, inputs: Integers, targets: Integers) -> None:
-        """Make update number `step` with inputs and targets [run, batch, length]."""
+    def train_step(self, step: int, inputs: Integers, targets: Integers, heads: Integers | None = None) -> None:  # noqa: ARG002
+        """Make update number `step` with inputs and targets [run, batch, length]; no loss here asks for trees."""
         for slot, replica in enumerate(self._replicas):
             if self.diverged_at[slot] >= 0:
                 continue

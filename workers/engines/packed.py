@@ -16,6 +16,7 @@ from jobs.scalar import at
 from jobs.seeds import Streams
 from jobs.spec import Condition, HuggingFaceSpec
 from jobs.tasks.task import IGNORE
+from workers.attention_trees import tree_slope
 from workers.engines import Integers
 from workers.models.family import Seen
 from workers.models.whole import family_of
@@ -41,6 +42,7 @@ class PackedEngine:
         self.family = family_of(condition.model, vocabulary_size, length, first_answer)
         self.streams, self.device = tuple(streams), torch.device(device)
         self.dropout, self.z_loss = condition.model.dropout, condition.training.z_loss
+        self.tree_attention = condition.training.tree_attention
         runs = len(self.streams)
         self.losses, self.grad_norms = np.zeros(runs), np.zeros(runs)
         self.diverged_at = np.full(runs, -1, np.int64)
@@ -64,10 +66,11 @@ class PackedEngine:
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         return {name: flat[:, a:b].view(-1, *shape) for name, (a, b, shape) in self._places.items()}
 
-    def train_step(self, step: int, inputs: Integers, targets: Integers) -> None:
+    def train_step(self, step: int, inputs: Integers, targets: Integers, heads: Integers | None = None) -> None:
         """Make update number `step` with inputs and targets [run, batch, length]."""
         optimizer = self.optimizer
-        logits = self.family.logits(self.values, self._tensor(inputs), self._drop_at(step))
+        seen = Seen(maps=[]) if heads is not None and at(self.tree_attention, step) else None
+        logits = self.family.logits(self.values, self._tensor(inputs), self._drop_at(step), seen)
         asked = self._tensor(targets)[:, :, self.family.first_answer :]
         with torch.no_grad():
             log_p = F.log_softmax(logits, dim=-1)
@@ -76,9 +79,13 @@ class PackedEngine:
             known = asked.clamp(min=0)[..., None]
             slope.scatter_add_(-1, known, slope.new_full((), -1.0).expand(known.shape))
             slope.mul_(weight[..., None])
-        for kept, gradient in zip(
-            self._gradients, torch.autograd.grad(logits, list(self.values.values()), slope), strict=True
-        ):
+        ends, slopes = [logits], [slope]
+        if seen and seen.maps and heads is not None:
+            pull = tree_slope(self._tensor(heads).flatten(0, 1), at(self.tree_attention, step))
+            ends += seen.maps
+            slopes += [pull.expand_as(found) for found in seen.maps]
+        found = torch.autograd.grad(ends, list(self.values.values()), slopes)
+        for kept, gradient in zip(self._gradients, found, strict=True):
             kept.copy_(gradient)
         norms = optimizer.norms()
         self.losses, self.grad_norms = losses.double().cpu().numpy(), norms.double().cpu().numpy()
@@ -128,6 +135,13 @@ class PackedEngine:
         seen = Seen()
         self.family.logits(self.values, self._tensor(inputs[:, :_EVALUATED_AT_ONCE]), _keep, seen)
         return seen.layers
+
+    @torch.no_grad()
+    def attention(self, inputs: Integers) -> list[Tensor]:
+        """Return each layer's weights of attention, [run, item, head, from, to], for inputs [run, item, length]."""
+        seen = Seen(maps=[])
+        self.family.logits(self.values, self._tensor(inputs), _keep, seen)
+        return [found.view(*inputs.shape[:2], *found.shape[1:]) for found in seen.maps or ()]
 
     def state(self) -> dict[str, Tensor]:
         """Return weights and both moments by parameter, each [run, …]: what training writes to, not copies."""
