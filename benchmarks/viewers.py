@@ -3,7 +3,8 @@
     python -m benchmarks.viewers [VIEWERS]
 
 This process is the collector: shards land, and it makes the tables anew. The server is a process of its own and so are
-the viewers: each holds the stream of news, and after each piece of news asks for what the page of a study asks for.
+the viewers: each holds the stream of news, and after each piece of news asks for what the page of a study asks for, on
+a connection that it keeps, as a browser does.
 """
 
 import argparse
@@ -11,12 +12,14 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,7 @@ def main() -> None:
     packs = begin(store)
     library, generator = Library(store), np.random.default_rng(0)
     seconds: dict[bool, list[float]] = {False: [], True: []}
+    worked: dict[bool, list[float]] = {False: [], True: []}
     steps = iter(range(0, STEPS, PROBES))
     try:
         land(store, packs, next(steps), generator)
@@ -52,7 +56,9 @@ def main() -> None:
         with served(folder / "store", folder / "tokens.json") as server:
             for turn in range(2 * ROUNDS):
                 with watched(server.token, count) if turn % 2 else nobody() as told:
+                    before = cpu_s(server.process.pid)
                     seconds[bool(turn % 2)] += collect(library, store, packs, steps, generator)
+                    worked[bool(turn % 2)].append((cpu_s(server.process.pid) - before) / SHARDS)
                     if told is not None:
                         print(f"answers to the viewers in this turn: {told.value}", flush=True)
             memory = server.memory_mb("VmHWM")
@@ -60,8 +66,16 @@ def main() -> None:
         shutil.rmtree(folder)
     alone, beside = (statistics.median(seconds[key]) for key in (False, True))
     print(f"load average {os.getloadavg()[0]:.1f}; server, the most at any time: {memory:.0f} MB")
+    idle, busy = (statistics.median(worked[key]) for key in (False, True))
+    print(f"the server's own work a shard of each pack: {idle:.2f} CPU-s alone, {busy:.2f} beside {count} viewers")
     print(f"collecting a shard of each pack: {alone:.3f} s alone, {beside:.3f} s beside {count} viewers: ", end="")
     print(f"{100 * (beside / alone - 1):+.1f} % (goal < 5 %)")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the seconds that a process has computed, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def begin(store: Store) -> dict[str, list[str]]:
@@ -139,6 +153,7 @@ async def _viewers(token: str, count: int, answers, ready) -> None:  # type: ign
 
     async def viewer() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+        asking = Asking(token)
         writer.write(_request("/events", token))
         news, last = b"", 0
         while line := await reader.readline():
@@ -150,7 +165,7 @@ async def _viewers(token: str, count: int, answers, ready) -> None:  # type: ign
                 if version > last:
                     last = version
                     for path in PATHS:
-                        await _get(path, token)
+                        await asking.get(path)
                         with answers.get_lock():
                             answers.value += 1
 
@@ -161,17 +176,32 @@ async def _viewers(token: str, count: int, answers, ready) -> None:  # type: ign
     await asyncio.gather(*tasks)
 
 
-async def _get(path: str, token: str) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
-    writer.write(_request(path, token, "connection: close\r\n"))
-    while await reader.read(65_536):
-        pass
-    writer.close()
+@dataclass
+class Asking:
+    """A connection for questions, made anew where the server has closed it meanwhile."""
+
+    token: str
+    _reader: asyncio.StreamReader | None = None
+    _writer: asyncio.StreamWriter | None = None
+
+    async def get(self, path: str) -> None:
+        """Ask, and read the whole answer."""
+        while True:
+            if self._reader is None or self._writer is None or self._reader.at_eof():
+                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", PORT)
+            try:
+                self._writer.write(_request(path, self.token))
+                head = await self._reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                await self._reader.readexactly(int(length[1]) if length else 0)
+                return
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self._reader = None
 
 
-def _request(path: str, token: str, more: str = "") -> bytes:
+def _request(path: str, token: str) -> bytes:
     head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\naccept-encoding: gzip\r\n"
-    return f"{head}{more}\r\n".encode()
+    return f"{head}\r\n".encode()
 
 
 if __name__ == "__main__":
