@@ -18,6 +18,7 @@
     ├── SeedError             seeds that do not do what the design says: clones, ignored seeds, collisions
     ├── EnvironmentChanged    a checkpoint of another environment, where that was to be refused
     ├── Superseded            a later attempt owns the run: this one must stop writing
+    ├── RunEnded              an earlier attempt ended the run after all: there is nothing left to train
     ├── LeaseLost             another driver has the study
     ├── OutOfMemory           a pack does not fit into the memory of its device
     ├── ClusterError          the cluster cannot be reached or refuses the work
