@@ -4,21 +4,19 @@ Nothing counts on it: whatever is here is in the bucket, and what is not is down
 """
 
 import atexit
-import fcntl
 import functools
-import os
 import secrets
 import shutil
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from jobs.scratch import Scratch
 
 MOST_BYTES = 4 << 30
 _ALWAYS_KEPT = 8  # the newest files stay whatever their size: somebody is about to open them
-_NAME = "seedbed-downloads"
 
 
 class DownloadCache:
@@ -31,11 +29,8 @@ class DownloadCache:
         self._most_bytes = most_bytes
         self._held: OrderedDict[tuple[str, str], tuple[Path, int]] = OrderedDict()
         self._lock = threading.Lock()
-        _sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{_NAME}-{os.getuid()}-"))
-        # Whoever can take this lock knows that the process is gone, in whatever container it was.
-        self._alive = os.open(self.folder / "alive", os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._scratch = Scratch("downloads")
+        self.folder = self._scratch.folder
 
     def find(self, url: str, key: str) -> Path | None:
         """Return the file of the key, if it is still here."""
@@ -80,9 +75,7 @@ class DownloadCache:
 
     def close(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):
-            os.close(self._alive)
+        self._scratch.close()
 
 
 @functools.cache
@@ -91,19 +84,3 @@ def process_cache(process: int) -> DownloadCache:  # noqa: ARG001
     cache = DownloadCache()
     atexit.register(cache.close)
     return cache
-
-
-def _sweep() -> None:
-    """Remove what processes left behind that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_NAME}-{os.getuid()}-*"):
-        try:
-            handle = os.open(folder / "alive", os.O_RDWR)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue
-        finally:
-            os.close(handle)

@@ -4,12 +4,12 @@ A study that lies in a store must be whole without the folder that it came from:
 `laid_out` puts it where the study can be read as any study file is.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from jobs.errors import Fault, StudyError
+from jobs.scratch import Scratch
 from jobs.store import is_url
 from jobs.study import Study
 from jobs.study_file import read_study
@@ -43,8 +43,8 @@ def _joined(folder: str, path: str) -> str:
 @contextmanager
 def laid_out(files: Mapping[str, str], study_file: str) -> Iterator[Path]:
     """Yield a private folder with the files; raises StudyError for one that would lie outside of it."""
-    with tempfile.TemporaryDirectory(prefix="seedbed-study-") as made:
-        top = Path(made).resolve()
+    with Scratch("study") as made:
+        top = made.resolve()
         folder = top.joinpath(*["study"] * _DEPTH)
         folder.mkdir(parents=True)
         for path, text in files.items():

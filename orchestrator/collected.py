@@ -5,13 +5,11 @@ as a whole. Files are compared with their hashes before they are read for the fi
 named and refused.
 """
 
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from os import rmdir, unlink
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +19,7 @@ import pyarrow.compute as pc
 from jobs.errors import Corrupt
 from jobs.parquet import dataset, read_table, read_where
 from jobs.records import METRICS, TABLES
+from jobs.scratch import Scratch
 from jobs.store import Manifest, Store, open_store, verified
 from orchestrator.parts import Part
 
@@ -62,10 +61,9 @@ class Workspace:
     """A store in a temporary folder, for parts that are in no version of the tables; gone with its last user."""
 
     def __init__(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="seedbed-tables-"))
-        self.store: Store = open_store(folder / "store", create=True)
+        self._scratch = Scratch("tables")
+        self.store: Store = open_store(self._scratch.folder / "store", create=True)
         self._prefixes = 0
-        weakref.finalize(self, _remove, folder)
 
     def prefix(self) -> str:
         """Return a prefix that was not used before."""
@@ -82,10 +80,8 @@ class Kept:
 
 
 def _remove(path: Path) -> None:
-    inner = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []
-    for each in [*inner, path]:
-        with suppress(OSError):
-            (rmdir if each.is_dir() else unlink)(each)
+    with suppress(OSError):
+        path.unlink()
 
 
 @dataclass(slots=True)

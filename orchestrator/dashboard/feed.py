@@ -5,7 +5,6 @@ never the store's tables; listeners are told which study changed and, for each c
 """
 
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from jobs.errors import NotFound, QueryError, SeedbedError
 from jobs.records import Status
+from jobs.scratch import Scratch
 from orchestrator.collected import Collected, Tables, views_of
 from orchestrator.dashboard.beside import Beside, Carried, give_back
 from orchestrator.dashboard.sandbox import Limits, Sandbox
@@ -98,7 +98,7 @@ class Feed:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
-    _folder: tempfile.TemporaryDirectory[str] | None = None
+    _folder: Scratch | None = None
     _summaries: Summaries = field(init=False)
     _asker: Sandbox = field(init=False)
 
@@ -195,9 +195,9 @@ class Feed:
         whole = {table: rows for table, rows in _small(shelf.tables).items() if parts is None or table != "metrics"}
         with self._lock:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="seedbed-dashboard-")
+                self._folder = Scratch("dashboard")
             number = self.names().index(name)
-            folder = Path(self._folder.name) / f"{number}.{shelf.version}"
+            folder = self._folder.folder / f"{number}.{shelf.version}"
             if not folder.exists():
                 aside = folder.with_suffix(".part")
                 aside.mkdir()
@@ -217,7 +217,7 @@ class Feed:
 
     def _drop_older(self, number: int) -> None:
         # The newest two stay: a query may be reading the one before.
-        folders = sorted(Path(self._folder.name if self._folder else "").glob(f"{number}.*"))
+        folders = sorted(self._folder.folder.glob(f"{number}.*")) if self._folder else []
         for old in folders[:-2]:
             for file in old.iterdir():
                 file.unlink()
@@ -285,7 +285,7 @@ class Feed:
         self.beside.close()
         self._asker.close()
         if self._folder:
-            self._folder.cleanup()
+            self._folder.close()
 
 
 def _estimates(declared: Declared, carried: Carried) -> pa.Table:

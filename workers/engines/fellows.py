@@ -9,7 +9,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from jobs.errors import RankLost
+from jobs.scratch import Scratch
 from jobs.seeds import Streams
 from jobs.spec import Condition
 from workers.engines.replica import Replica, Shape, module_spec
@@ -125,8 +125,7 @@ def gathered(condition: Condition, shape: Shape, streams: Sequence[Streams], dev
         with joined(Path(), 0, 1, device) as world:
             yield Fellows(world)
         return
-    with tempfile.TemporaryDirectory(prefix="seedbed-") as name:
-        folder = Path(name)
+    with Scratch("processes") as folder:
         asked = {
             "condition": condition.model_dump(mode="json"),
             "shape": [shape.vocabulary_size, shape.length, shape.first_answer],
