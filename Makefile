@@ -55,7 +55,7 @@ sim: setup  ## ten thousand simulated histories of the head, its workers and its
 	$(BIN)/python -m tests.sim --seeds 10000
 
 chaos: setup  ## a thousand faults on a real Ray, a bucket and a small disk; SEEDBED_CHAOS_FAULTS says how many
-	SEEDBED_CHAOS_FAULTS=$${SEEDBED_CHAOS_FAULTS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_chaos.py
+	SEEDBED_CHAOS_FAULTS=$${SEEDBED_CHAOS_FAULTS:-1000} $(BIN)/python -m pytest -n 0 -s --full tests/e2e/test_chaos.py
 
 browser: setup  ## drive the dashboard in a real Chromium (apt-get install -y chromium)
 	$(BIN)/python -m pytest -n 0 tests/browser

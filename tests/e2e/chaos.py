@@ -124,6 +124,7 @@ class Chaos:
     figures   what was measured → seconds, or steps
     relayed   what the way to the store does with a request; unused where there is none
     disk      the folder of the store, where it lies on a disk that may be filled
+    singly    whether each fault waits until all have recovered from the one before
     """
 
     rays: Raylets
@@ -136,6 +137,7 @@ class Chaos:
     relayed: list[str] = field(default_factory=lambda: ["pass"])
     disk: Path | None = None
     fast_s: float = 0.01
+    singly: bool = False
     study_packs: int = SEEDS // WIDTH
     struck: Counter[str] = field(default_factory=Counter)
     driver: subprocess.Popen[bytes] | None = None
@@ -151,7 +153,7 @@ class Chaos:
         self.pace(self.fast_s)
         self.start_driver()
         for done, what in enumerate(self.plan):
-            self.until(lambda: bool(self.targets()))
+            self.until(lambda: bool(self.targets()) and (not self.singly or self._all_train()))
             strikes: dict[str, Callable[[], None]] = {
                 "worker": self.kill_worker,
                 "pause": self.pause_worker,
@@ -194,7 +196,7 @@ class Chaos:
 
     def finish(self) -> None:
         """Wait until all have recovered, and let the study end."""
-        self.until(lambda: not (self._blows or self._wakes or self._hung))
+        self.until(lambda: not self._ailing)
         self.pace(0.0)
         driver = self.driver
         assert driver is not None
@@ -234,6 +236,13 @@ class Chaos:
             if ready():
                 return
             time.sleep(0.1)
+
+    @property
+    def _ailing(self) -> bool:
+        return bool(self._blows or self._wakes or self._hung)
+
+    def _all_train(self) -> bool:
+        return not self._ailing and len(self.packs()) == self.study_packs
 
     def hold(self, seconds: float) -> None:
         """Look after everything for a while."""

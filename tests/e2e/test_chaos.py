@@ -30,6 +30,7 @@ ON_DISK = Counter(worker=18, pause=2, hang=1, raylet=3, node=3, gcs=2, driver=3,
 IN_BUCKET = Counter({"worker": 6, "driver": 1, "cut": 3, "lost": 3, "503": 3})
 ROUND = ON_DISK.total() + IN_BUCKET.total()
 ROUNDS = -(-FAULTS // ROUND)
+SINGLY = Counter(worker=6, hang=2, raylet=2, node=3, gcs=2, driver=3)
 DISK_BYTES = 64 << 20
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
@@ -128,6 +129,17 @@ def test_killed_and_cut_off_from_a_bucket(
     chaos.run()
     print(f"\nround {number}: {dict(chaos.struck)}")  # noqa: T201
     assert chaos.struck == IN_BUCKET
+    same_bytes(store, calm, read_study(file))
+
+
+@pytest.mark.slow  # the same faults as in a round, in which they overlap
+def test_one_fault_at_a_time(place: Place, calm: Store, tmp_path: Path) -> None:
+    rng, alone = np.random.default_rng(2000), figures()
+    file, store = write_study(tmp_path), open_store(tmp_path / "store", create=True)
+    chaos = Chaos(place.rays, store, file, place.pace, rng, plan(SINGLY, rng), alone, fast_s=0.05, singly=True)
+    chaos.run()
+    print("\none fault at a time:\n" + "\n".join(as_lines(alone)))  # noqa: T201
+    assert chaos.struck == SINGLY
     same_bytes(store, calm, read_study(file))
 
 
