@@ -2,6 +2,7 @@
 
     python docs/make_studies.py STORE [NAME …]          what the store holds is not trained again
     python docs/make_studies.py STORE --second [NAME …] the same studies on their second block of seeds
+    python docs/make_studies.py STORE --table FILE NAME  a study that was trained elsewhere, from its table
     python docs/make_studies.py STORE --pictures        copy the figures of the pages to docs/images/studies
 
 Only the statistics and figures that a page shows are listed here; what is trained stands in the study files.
@@ -19,6 +20,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "jobs" / "studies"
+MAPPINGS = ROOT / "docs" / "examples"
 PICTURES = ROOT / "docs" / "images" / "studies"
 SECOND_FIRST = 10_000  # the first seed of every second block; no shipped study's own block goes so far
 EXPOSURES = (0, 1, 2, 5, 10, 50, 100)  # of planted.yaml
@@ -31,12 +33,14 @@ class Shown:
 
     figures  name of the file → kind and options; the first one is on the page
     alone    its seeds are those of the studies that it begins from, so it has no second block by itself
+    imported it was trained elsewhere: its table is given, and MAPPINGS has a file of its name that says what is in it
     """
 
     study: str
     asked: tuple[Words, ...]
     figures: dict[str, Words] = field(default_factory=dict)
     alone: bool = False
+    imported: bool = False
 
 
 SHOWN = (
@@ -117,6 +121,26 @@ SHOWN = (
     Shown("latent-states", (("states",), ("success",), ("onset",)), {"map": ("map",)}),
     Shown("basins", (("lines",),), {"lines": ("lines",)}, alone=True),
     Shown("basins-inits", (("lines",),), {"lines": ("lines",)}, alone=True),
+    Shown(
+        "polypythias",
+        (
+            ("mean",),
+            ("outliers",),
+            ("clusters",),
+            ("modes",),
+            ("onset", "--falling"),
+            ("distances",),
+            *(("states", "--falling", "--condition", f"size={size}") for size in ("14m", "70m", "160m", "410m")),
+        ),
+        {"map": ("map", "--condition", "size=410m"), "fan": ("fan",), "scores": ("scores",)},
+        imported=True,
+    ),
+    Shown(
+        "mlperf",
+        (("mean",), ("survival-curve",), ("distances",), ("modes", "--gap", "24576"), ("quantile-laws",)),
+        {"scores": ("scores",)},
+        imported=True,
+    ),
 )
 
 
@@ -126,16 +150,20 @@ def main() -> int:
     parser.add_argument("store", help="a folder; reports lie beside it")
     parser.add_argument("names", nargs="*", help="studies; all where none is named")
     parser.add_argument("--second", action="store_true", help="the second block of seeds")
+    parser.add_argument("--table", default="", metavar="FILE", help="the table of the one imported study that is named")
     parser.add_argument("--pictures", action="store_true", help="copy the figures of the pages, and run nothing")
     given = parser.parse_intermixed_args()
     unknown = set(given.names) - {shown.study for shown in SHOWN}
     if unknown:
         parser.error(f"no study is called {', '.join(sorted(unknown))}: {', '.join(s.study for s in SHOWN)}")
     chosen = [shown for shown in SHOWN if not given.names or shown.study in given.names]
-    if given.second:
-        chosen = [shown for shown in chosen if not shown.alone]
+    if given.table and not (len(chosen) == 1 and chosen[0].imported):
+        parser.error(f"--table is of one study of {', '.join(s.study for s in SHOWN if s.imported)}: name it")
     if given.pictures:
         return copy_pictures(chosen, given.store)
+    if given.table:
+        return 0 if run_one(chosen[0], Path(given.table), chosen[0].study, given.store) else 1
+    chosen = [shown for shown in chosen if not (shown.imported or (given.second and shown.alone))]
     return run_all(chosen, given.store, second=given.second)
 
 
@@ -160,7 +188,13 @@ def run_all(chosen: Sequence[Shown], store: str, *, second: bool = False, option
 def run_one(shown: Shown, file: Path, name: str, store: str, options: Words = ()) -> bool:
     """Train what is missing, write the answers into `estimates.txt` and draw; returns whether all of it went well."""
     folder = folder_of(store, name)
-    if seedbed("run", str(file), "--store", store, *options).returncode:
+    folder.mkdir(parents=True, exist_ok=True)
+    if shown.imported:
+        mapping = str(MAPPINGS / f"{shown.study}.yaml")
+        made = seedbed("import", "table", str(file), "--map", mapping, "--study", name, "--store", store)
+    else:
+        made = seedbed("run", str(file), "--store", store, *options)
+    if made.returncode:
         return False
     asked = [seedbed("estimate", words[0], name, "--store", store, *words[1:], kept=True) for words in shown.asked]
     answers = [

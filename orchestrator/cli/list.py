@@ -12,6 +12,7 @@ from jobs.store import Store, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, StoreFolder
 from orchestrator.cli.show import console, print_json
 from orchestrator.declared import read_declared, studies
+from orchestrator.imports.stored import statuses
 from orchestrator.store_state import read_standings
 
 
@@ -43,8 +44,10 @@ def command(store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None
 
 def _row(store: Store, name: str) -> dict[str, Any]:
     declared = read_declared(store, name)
-    standings = read_standings(store, [run.id for run in declared.runs])
-    found = [standing.status for standing in standings.values()]
+    if declared.imported:
+        found = statuses(store, declared)
+    else:
+        found = [one.status for one in read_standings(store, [run.id for run in declared.runs]).values()]
     seen = sight(store, name)
     driver = {} if seen.released else holder(store, name, seen.epoch)
     return {

@@ -5,7 +5,8 @@ one key. A piece that begins later than a lineage continues the one that it agre
 piece that begins where one begins is the same run again only if it measured the same. All others are lineages of
 their own. (Overlaps of resumed PolyPythias runs differ by .001 nats in the median, different runs under one key by .1
 and more.) Later pieces supersede earlier ones from their first step on, as attempts do; where the two measured a step
-differently, that is a finding.
+differently, that is a finding. Without an order of their own, the later one is the one that ends later: what ends
+inside another was not gone on with. A piece in a hole of another, where that measured nothing, takes no step from it.
 """
 
 from collections.abc import Iterator
@@ -44,6 +45,13 @@ class Piece:
         """Return its last step."""
         return max(step for _, step in self.cells)
 
+    def is_in_hole_of(self, other: "Piece") -> bool:
+        """Return whether `other` begins before it, ends after it, and measured nothing meanwhile."""
+        first, last = self.first, self.last
+        if not other.first < first <= last < other.last:
+            return False
+        return not any(first <= step <= last for _, step in other.cells)
+
 
 @dataclass(slots=True)
 class Lineage:
@@ -58,7 +66,14 @@ class Lineage:
 
     def limit(self, index: int) -> float:
         """Return the step from which on a later piece counts in place of this one; infinite for the last."""
-        return min((piece.first for piece in self.pieces[index + 1 :]), default=inf)
+        mine = self.pieces[index]
+        others = (p for p in self.pieces[index + 1 :] if not (mine.is_in_hole_of(p) or p.is_in_hole_of(mine)))
+        return min((piece.first for piece in others), default=inf)
+
+    def add(self, piece: Piece) -> None:
+        """Take a piece in, at its place: by an order of their own, else as they end."""
+        self.pieces.append(piece)
+        self.pieces.sort(key=lambda p: (p.order, p.last, p.first, p.name))
 
     def standing(self) -> dict[Cell, float]:
         """Return what the run measured."""
@@ -93,10 +108,7 @@ def lineages(rows: Measurements, chosen: NDArray[np.intp], tolerance: float, sam
         if home is None:
             found.append(Lineage([piece]))
         else:
-            home.pieces.append(piece)
-    for lineage in found:
-        # Without an order of their own, pieces follow each other as they begin.
-        lineage.pieces.sort(key=lambda p: (p.order, p.first, p.last, p.name))
+            home.add(piece)
     return found
 
 

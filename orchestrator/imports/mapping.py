@@ -5,6 +5,7 @@ metrics: {train.loss: loss}     # wide: metric → column; or long: `metric: nam
                                 # k right of m items: {accuracy: {correct: k_column, total: 500}}, or long columns
 factors: {model.size: size}     # factor → column
 seed: seed                      # the seed of everything; or `seeds: {init: …, data: …}`; or `run: name_column`
+where: {suite: [a, b]}          # only rows with one of these values in a column; all rows without it
 fragment: file                  # pieces of one run; without it, pieces are told by steps that repeat
 success: {metric: train.loss, threshold: 3.0, sustained: 1}
 """
@@ -21,6 +22,7 @@ from jobs.study import SuccessRule
 from jobs.yaml_tree import YamlTree, parse
 
 Column = Annotated[str, Field(min_length=1)]
+Cell = str | int | float | bool
 
 
 _SINGLE = ("step", "metric", "value", "correct", "total", "seed", "run", "fragment", "order")
@@ -49,6 +51,7 @@ class Counted(_Strict):
 class Mapping(_Strict):
     """The columns of a table.
 
+    where          column → the value, or the values, of the rows that are meant
     correct, total of a long table, for rows that were counted; their value is then correct / total
     order          a column by which pieces of one run follow each other, such as a time; the last one counts
     tolerance      two pieces that differ by no more, relative to the larger, measured the same
@@ -64,6 +67,7 @@ class Mapping(_Strict):
     total: Column | Annotated[int, Field(ge=1)] | None = None
     metrics: dict[str, Column | Counted] = Field(default_factory=dict)
     factors: dict[str, Column] = Field(default_factory=dict)
+    where: dict[Column, Cell | list[Cell]] = Field(default_factory=dict)
     seed: Column | None = None
     seeds: SeedColumns | None = None
     run: Column | None = None
@@ -88,6 +92,7 @@ class Mapping(_Strict):
         """Return every column that is read, by the key that names it."""
         single = {key: getattr(self, key) for key in _SINGLE}
         named: dict[str, str | int | None] = {f"factors.{name}": column for name, column in self.factors.items()}
+        named |= {f"where.{column}": column for column in self.where}
         for name, column in self.metrics.items():
             if isinstance(column, Counted):
                 named |= {f"metrics.{name}.correct": column.correct, f"metrics.{name}.total": column.total}

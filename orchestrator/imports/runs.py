@@ -5,6 +5,7 @@ a longer table again keeps them.
 """
 
 from dataclasses import dataclass
+from math import isinf
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,21 @@ from orchestrator.text import amount
 
 SEEDS = ("init", "data", "dropout", "evaluation")
 NOT_KNOWN = -1
+NO_LIMIT = -1
 Finding = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedRun:
-    """One run: what it is, its pieces as (name, first step, last step), and how it ended."""
+    """One run: what it is, its pieces, and how it ended.
+
+    pieces  (name, first step, last step, the step from which on another counts in its place or NO_LIMIT)
+    """
 
     id: str
     condition_id: str
     seeds: dict[str, int]
-    pieces: tuple[tuple[str, int, int], ...]
+    pieces: tuple[tuple[str, int, int, int], ...]
     status: Status
     reason: str
 
@@ -130,7 +135,10 @@ def _run(one: _Found, condition: ImportedCondition) -> ImportedRun:
         status, reason = Status.DIVERGED, one.diverged
     elif last < condition.planned_steps:
         status, reason = Status.FAILED, f"the source ends at step {last} of {condition.planned_steps}"
-    pieces = tuple((piece.name, piece.first, piece.last) for piece in one.lineage.pieces)
+    pieces = tuple(
+        (piece.name, piece.first, piece.last, NO_LIMIT if isinf(limit) else int(limit))
+        for piece, limit in ((piece, one.lineage.limit(index)) for index, piece in enumerate(one.lineage.pieces))
+    )
     return ImportedRun("ri-" + sha256(canonical_json(identity))[:20], condition.id, seeds, pieces, status, reason)
 
 

@@ -102,7 +102,9 @@ def measurements(table: pa.Table, source: MappingFile) -> Measurements:
         raise ImportRefused(tuple(faults))
     if not table.num_rows:
         raise ImportRefused((source.fault("", "the table has no rows"),))
-    reader = _Columns(table, source, [])
+    rows = _rows_meant(table, source)
+    table = table.take(pa.array(rows))
+    reader = _Columns(table, source, [], rows)
     keys, code = reader.keys()
     step = reader.integers("step", mapping.step) if mapping.step else np.zeros(table.num_rows, np.int64)
     order = np.nan_to_num(reader.floats("order", mapping.order)) if mapping.order else np.zeros(table.num_rows)
@@ -134,6 +136,25 @@ def measurements(table: pa.Table, source: MappingFile) -> Measurements:
     return found
 
 
+def _rows_meant(table: pa.Table, source: MappingFile) -> NDArray[np.intp]:
+    """Return the rows that the mapping's `where` means; raises ImportRefused for values that no row has."""
+    meant, faults = np.ones(table.num_rows, bool), []
+    for name, wanted in source.mapping.where.items():
+        there = [value for value in table[name].unique().to_pylist() if value is not None]
+        asked = wanted if isinstance(wanted, list) else [wanted]
+        for value in asked:
+            if value not in there:
+                hint = near(str(value), map(str, there))
+                faults.append(source.fault(f"where.{name}", f"no row has {value!r} in column {name!r}{hint}"))
+        kept = pa.array([value for value in there if value in asked], table[name].type)
+        meant &= np.asarray(pc.is_in(table[name], kept).to_numpy(), bool)
+    if not faults and not meant.any():
+        faults.append(source.fault("where", "no row has all of these values"))
+    if faults:
+        raise ImportRefused(tuple(faults))
+    return np.flatnonzero(meant)
+
+
 def _part(
     reader: "_Columns", key: str, column: str | None, counts: tuple[str | None, str | int | None]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
@@ -158,11 +179,12 @@ def _part(
 
 @dataclass(slots=True)
 class _Columns:
-    """Columns as numpy arrays; what does not fit is a fault with its row."""
+    """Columns as numpy arrays; what does not fit is a fault with its row, whose number in the file is in `rows`."""
 
     table: pa.Table
     source: MappingFile
     faults: list[Fault]
+    rows: NDArray[np.intp]
 
     def is_null(self, column: str) -> NDArray[np.bool_]:
         return np.asarray(self.table[column].is_null().to_numpy(), bool)
@@ -187,7 +209,7 @@ class _Columns:
     def refuse(self, key: str, wrong: NDArray[np.bool_], says: str) -> None:
         """Make the first row that is wrong a fault."""
         if wrong.any():
-            self.faults.append(self.source.fault(key, f"{says} in row {int(np.argmax(wrong)) + 1}"))
+            self.faults.append(self.source.fault(key, f"{says} in row {int(self.rows[np.argmax(wrong)]) + 1}"))
 
     def integers(self, key: str, column: str) -> NDArray[np.int64]:
         """Return whole numbers; an empty cell is a fault."""

@@ -25,7 +25,7 @@ from jobs.records import ATTEMPTS, AUDIT, CHECKPOINTS, METRICS, PROBES_OF_SEEDS,
 from jobs.store import Store, commit, get_record, manifest_key, put_record, read_manifest, verified
 from orchestrator.declared import Declared, read_declared, register_imported
 from orchestrator.imports.mapping import MappingFile
-from orchestrator.imports.runs import SEEDS, Imported, ImportedRun
+from orchestrator.imports.runs import NO_LIMIT, SEEDS, Imported, ImportedRun
 from orchestrator.rollups import rollups_of
 
 Tables = dict[str, pa.Table]
@@ -112,13 +112,18 @@ def _study_body(
     }
 
 
+def statuses(store: Store, declared: Declared) -> list[Status]:
+    """Return how each run of an imported study ended; raises Corrupt, NotFound."""
+    return [Status(run[6]) for run in get_record(store, _source_key(declared.imported))["runs"]]
+
+
 def imported_tables(store: Store, declared: Declared) -> Tables:
     """Return the tables of an imported study, as the collector does of a trained one; raises Corrupt, NotFound."""
     body = get_record(store, _source_key(declared.imported))
     manifest = read_manifest(store, _rows_key(declared.imported))
     rows = read_table(verified(store, manifest), METRICS)
     runs = [
-        ImportedRun(r[0], r[1], dict(zip(SEEDS, r[2:6], strict=True)), tuple(map(tuple, r[8])), Status(r[6]), r[7])
+        ImportedRun(r[0], r[1], dict(zip(SEEDS, r[2:6], strict=True)), _with_limits(r[8]), Status(r[6]), r[7])
         for r in body["runs"]
     ]
     standing = _standing(rows, runs)
@@ -136,14 +141,22 @@ def imported_tables(store: Store, declared: Declared) -> Tables:
     }
 
 
+def _with_limits(pieces: list[list[Any]]) -> tuple[tuple[str, int, int, int], ...]:
+    """Return pieces with their limits; where none were kept, it is the first step of any later piece."""
+    firsts = [piece[1] for piece in pieces]
+    until = [min(firsts[place:], default=NO_LIMIT) for place in range(1, len(pieces) + 1)]
+    return tuple((p[0], p[1], p[2], p[3] if len(p) > 3 else u) for p, u in zip(pieces, until, strict=True))
+
+
 def _standing(rows: pa.Table, runs: list[ImportedRun]) -> pa.Table:
     """Return the rows of each piece up to where a later one begins."""
     ids = pa.array([run.id for run in runs], pa.string())
     most = max((len(run.pieces) for run in runs), default=0)
     limits = np.full((len(runs), most + 1), np.iinfo(np.int64).max)
     for place, run in enumerate(runs):
-        for number in range(1, len(run.pieces)):
-            limits[place, number] = min(first for _, first, _ in run.pieces[number:])
+        for number, (*_, limit) in enumerate(run.pieces, start=1):
+            if limit != NO_LIMIT:
+                limits[place, number] = limit
     place = pc.index_in(rows["run_id"], ids).to_numpy()
     stands = rows["step"].to_numpy() < limits[place, rows["attempt"].to_numpy()]
     order = [(name, "ascending") for name in ("run_id", "step", "metric")]
@@ -190,7 +203,7 @@ def _attempts(declared: Declared, runs: list[ImportedRun]) -> pa.Table:
             "reason": run.reason if number == len(run.pieces) else f"ends at step {last}",
         }
         for run in runs
-        for number, (name, first, last) in enumerate(run.pieces, start=1)
+        for number, (name, first, last, _) in enumerate(run.pieces, start=1)
     ]
     return pa.Table.from_pylist(records, schema=ATTEMPTS)
 

@@ -71,3 +71,18 @@ def test_a_question_without_an_answer_is_a_failure(program: ModuleType, tmp_path
     asked = program.Shown("tiny", (("variance",),))
     assert program.run_all([asked], str(tmp_path / "s"), options=("--cluster", "inline")) == 1
     assert "crosses" in (tmp_path / "s.report" / "tiny" / "estimates.txt").read_text()
+
+
+def test_an_imported_study_is_made_from_its_table(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, store = tmp_path / "times.csv", str(tmp_path / "s")
+    rows = [f"1,llama31_8b,{size},{run},{1000 * size + run}\n" for size in (16, 32) for run in range(5)]
+    table.write_text("version,benchmark,batch_size,run,epochs_to_converge\n" + "".join(rows))
+    monkeypatch.setattr(sys, "argv", ["make_studies.py", store, "mlperf", "--table", str(table)])
+    assert program.main() == 0
+    assert "survival-curve" in (tmp_path / "s.report" / "mlperf" / "estimates.txt").read_text()
+    for others in ([], ["twins"], ["mlperf", "polypythias"]):
+        monkeypatch.setattr(sys, "argv", ["make_studies.py", store, *others, "--table", str(table)])
+        with pytest.raises(SystemExit):
+            program.main()
