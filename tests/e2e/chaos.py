@@ -124,6 +124,7 @@ class Chaos:
     figures   what was measured → seconds, or steps
     relayed   what the way to the store does with a request; unused where there is none
     disk      the folder of the store, where it lies on a disk that may be filled
+    fast_s    seconds of a batch while training lags behind the plan; else it takes slow_s
     singly    whether each fault waits until all have recovered from the one before
     """
 
@@ -137,6 +138,7 @@ class Chaos:
     relayed: list[str] = field(default_factory=lambda: ["pass"])
     disk: Path | None = None
     fast_s: float = 0.01
+    slow_s: float = 0.1
     singly: bool = False
     study_packs: int = SEEDS // WIDTH
     struck: Counter[str] = field(default_factory=Counter)
@@ -171,7 +173,7 @@ class Chaos:
             strikes[what]()
             self.struck[what] += 1
             ahead = max((pack.saved for pack in self.packs()), default=0) / STEPS - done / len(self.plan)
-            self.pace(self.fast_s if ahead < 0 else 0.1)
+            self.pace(self.fast_s if ahead < 0 else self.slow_s)
         self.finish()
 
     def run_alone(self, seconds: float) -> None:

@@ -136,7 +136,8 @@ def test_killed_and_cut_off_from_a_bucket(
 def test_one_fault_at_a_time(place: Place, calm: Store, tmp_path: Path) -> None:
     rng, alone = np.random.default_rng(2000), figures()
     file, store = write_study(tmp_path), open_store(tmp_path / "store", create=True)
-    chaos = Chaos(place.rays, store, file, place.pace, rng, plan(SINGLY, rng), alone, fast_s=0.05, singly=True)
+    told = plan(SINGLY, rng)
+    chaos = Chaos(place.rays, store, file, place.pace, rng, told, alone, fast_s=0.1, slow_s=0.8, singly=True)
     chaos.run()
     print("\none fault at a time:\n" + "\n".join(as_lines(alone)))  # noqa: T201
     assert chaos.struck == SINGLY
