@@ -18,6 +18,8 @@ _ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("training", "masking"), 0.0),
     (("training", "tree_attention"), 0.0),
     (("model", "attention"), "causal"),
+    (("optimizer", "sharpness_radius"), 0.0),
+    (("optimizer", "trust_region_noise"), 0.0),
     (("measure",), []),
 )
 _FIRST_ENGINE = {"name": "packed"}  # the only engine there was, when ids had no engine

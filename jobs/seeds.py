@@ -70,6 +70,10 @@ class Streams:
         """Return the stream that draws the dropout masks of `step` for the part of the batch from row `first` on."""
         return stream(self.seeds.dropout, f"dropout/{first}" if first else "dropout", step)
 
+    def noise(self, step: int) -> np.random.Generator:
+        """Return the stream that draws the noise on the embeddings by which a trust region is measured at `step`."""
+        return stream(self.seeds.dropout, "noise", step)
+
     def evaluation(self, name: str = "") -> np.random.Generator:
         """Return the stream that draws the held-out set called `name`."""
         return stream(self.seeds.evaluation, f"evaluation/{name}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from jobs.model_sizes import SIZES
-from jobs.scalar import FiniteScalar, FractionScalar, NonNegativeScalar, PositiveScalar
+from jobs.scalar import FiniteScalar, FractionScalar, NonNegativeScalar, PositiveScalar, ever
 from jobs.schedule import Schedule
 
 Count = Annotated[int, Field(ge=1)]
@@ -199,6 +199,9 @@ class OptimizerSpec(Spec):
     Matrices and embeddings decay, gains and biases do not. `final_fraction` is the end of the decay as a
     fraction of the peak; warm-up and decay multiply a learning rate that is itself a function of the step.
     Without a `grad_clip_norm` (null) nothing is clipped.
+
+    sharpness_radius    ρ of SAM: the gradient is that at w + ρ g/‖g‖, of each run by itself; two passes a step
+    trust_region_noise  σ of TRAM: the radius is ρ times how much the answers change with N(0, σ²) on the embeddings
     """
 
     name: Literal["adamw"] = "adamw"
@@ -211,6 +214,14 @@ class OptimizerSpec(Spec):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay: Literal["constant", "linear", "cosine"] = "constant"
     final_fraction: Fraction = 0.1
+    sharpness_radius: NonNegativeScalar = 0.0
+    trust_region_noise: NonNegativeScalar = 0.0
+
+    @model_validator(mode="after")
+    def _a_trust_region_has_a_radius(self) -> Self:
+        if ever(self.trust_region_noise) and not ever(self.sharpness_radius):
+            raise ValueError("trust_region_noise scales sharpness_radius, which is 0: give it, too")
+        return self
 
 
 class TrainingSpec(Spec):
@@ -261,6 +272,8 @@ class Condition(Spec):
     @model_validator(mode="after")
     def _parts_fit(self) -> "Condition":
         engine, model = self.engine, self.model
+        if ever(self.optimizer.sharpness_radius) and not isinstance(engine, PackedSpec):
+            raise ValueError(f"{engine.name} has no second pass: optimizer.sharpness_radius is of engine packed")
         if isinstance(engine, PackedSpec):
             if isinstance(model, HuggingFaceSpec):
                 raise ValueError("engine packed has models of its own: for huggingface it is accelerate or deepspeed")

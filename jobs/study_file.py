@@ -279,7 +279,7 @@ class _Reader:
 
 
 def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[Keys, str]]:
-    """Yield (key, what is wrong) for what of masked language modelling and of trees does not fit together."""
+    """Yield (key, what is wrong) for what of masked language modelling, noise and trees does not fit together."""
     masks, name, masking = ever(condition.training.masking), condition.task.name, ("training", "masking")
     sees_both_ways = isinstance(condition.model, GptSpec) and condition.model.attention == "full"
     if masks and task.mask_token is None:
@@ -293,6 +293,8 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
         (("training", "tree_attention"), ever(condition.training.tree_attention)),
         (("measure",), "attention" in condition.measure),
     ]
+    if ever(condition.optimizer.trust_region_noise) and not isinstance(condition.model, GptSpec):
+        yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
     for keys in (keys for keys, is_asked in looks if is_asked):
         if not task.relations:
             yield keys, f"{name} has no sentences whose trees are known: attention is compared with those"

@@ -188,6 +188,12 @@ def test_every_fault_is_told_at_once_with_line_and_near_miss() -> None:
         ("question: does it?", "question: !!python/object:os.system x", "not YAML"),
         ("question: does it?", "question: [unclosed", "not YAML"),
         ("name: parity", "name: absent.py:Task", "tiny.yaml:3: task.name:"),
+        (
+            "3e-3}",
+            "3e-3, trust_region_noise: 0.1}",
+            "tiny.yaml:5: optimizer: trust_region_noise scales sharpness_radius",
+        ),
+        ("3e-3}", "3e-3, sharpness_radius: .1}\nengine: {threads: 1}", "tiny.yaml:6: engine: accelerate has no second"),
     ],
 )
 def test_faults(old: str, new: str, expected: str) -> None:

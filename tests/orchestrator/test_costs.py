@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.costs import DEVICES, UTILISATION, cost
+from orchestrator.costs import DEVICES, UTILISATION, cost, model_flops
 from tests.workers.test_models import condition
 
 NEOX = {"huggingface": "gpt_neox", "layers": 2, "width": 16, "heads": 2}
@@ -66,3 +66,13 @@ def test_packs_are_measured_and_large_ones_do_not_fit() -> None:
     large = cost(spec, 4_000_000_000, V, T, TOKENS)
     assert large is not None
     assert {hours.device for hours in large.hours if hours.fits} == {"H200", "H100", "A100"}
+
+
+def test_passes_of_a_sharpness_aware_step_are_counted() -> None:
+    gpt = {"family": "gpt", "layers": 1, "width": 4, "heads": 1}
+    late = {"piecewise": [[0, 0.0], [5, 0.1]]}
+    found = [
+        model_flops(condition(gpt, optimizer={"learning_rate": 1e-2, **method}), 10, 8, 100)
+        for method in ({}, {"sharpness_radius": late}, {"sharpness_radius": 0.1, "trust_region_noise": 0.1})
+    ]
+    assert found == [6_000, 12_000, 16_000]

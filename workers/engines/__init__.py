@@ -22,7 +22,7 @@ class Engine(Protocol):
     """Models and optimiser of all runs of a pack, along a leading run axis.
 
     losses       float64 [run]: mean cross-entropy of the last step's batch, in nats per target
-    grad_norms   float64 [run]: norm of the last step's gradient, before clipping
+    grad_norms   float64 [run]: norm of the gradient that the last step followed, before clipping
     diverged_at  int64 [run]: the update at which loss or gradient stopped being finite, or -1
     """
 

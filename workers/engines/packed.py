@@ -21,6 +21,7 @@ from workers.engines import Integers
 from workers.models.family import Seen
 from workers.models.whole import family_of
 from workers.optimizer import CHUNK, AdamW
+from workers.sharpness import Noise, divergence, uphill
 
 _EVALUATED_AT_ONCE = 256  # items of each run; fixed, so that it cannot change a bit
 
@@ -43,6 +44,7 @@ class PackedEngine:
         self.streams, self.device = tuple(streams), torch.device(device)
         self.dropout, self.z_loss = condition.model.dropout, condition.training.z_loss
         self.tree_attention = condition.training.tree_attention
+        self.radius, self.noise = condition.optimizer.sharpness_radius, condition.optimizer.trust_region_noise
         runs = len(self.streams)
         self.losses, self.grad_norms = np.zeros(runs), np.zeros(runs)
         self.diverged_at = np.full(runs, -1, np.int64)
@@ -68,10 +70,36 @@ class PackedEngine:
 
     def train_step(self, step: int, inputs: Integers, targets: Integers, heads: Integers | None = None) -> None:
         """Make update number `step` with inputs and targets [run, batch, length]."""
-        optimizer = self.optimizer
+        optimizer, radius = self.optimizer, at(self.radius, step)
+        tokens, asked = self._tensor(inputs), self._tensor(targets)[:, :, self.family.first_answer :]
+        losses = self._learn(step, tokens, asked, heads)
+        norms = optimizer.norms()
+        if radius:
+            radii = radius * self._trust(step, tokens, asked, torch.ones_like(norms))
+            with uphill(optimizer.weights, optimizer.gradients, norms, radii):
+                self._learn(step, tokens, asked, heads)
+            norms = optimizer.norms()
+        self.losses, self.grad_norms = losses.double().cpu().numpy(), norms.double().cpu().numpy()
+        self._note_divergence(step)
+        optimizer.clip(norms, step)
+        self._update(step)
+
+    @torch.no_grad()
+    def _trust(self, step: int, tokens: Tensor, asked: Tensor, without: Tensor) -> Tensor:
+        """Return how much each run's answers change with noise on the embeddings [run]; `without` noise that."""
+        spread, drop = at(self.noise, step), self._drop_at
+        if not spread:
+            return without
+        noise = Noise(spread, self.streams, step, drop(step))
+        plain, noisy = (
+            F.log_softmax(self.family.logits(self.values, tokens, masks), dim=-1) for masks in (drop(step), noise)
+        )
+        return divergence(noisy, plain, _mean_losses(plain, asked)[1])
+
+    def _learn(self, step: int, tokens: Tensor, asked: Tensor, heads: Integers | None) -> Tensor:
+        """Put the gradient at the weights as they stand in its place; returns each run's loss [run]."""
         seen = Seen(maps=[]) if heads is not None and at(self.tree_attention, step) else None
-        logits = self.family.logits(self.values, self._tensor(inputs), self._drop_at(step), seen)
-        asked = self._tensor(targets)[:, :, self.family.first_answer :]
+        logits = self.family.logits(self.values, tokens, self._drop_at(step), seen)
         with torch.no_grad():
             log_p = F.log_softmax(logits, dim=-1)
             losses, weight = _mean_losses(log_p, asked)
@@ -87,11 +115,7 @@ class PackedEngine:
         found = torch.autograd.grad(ends, list(self.values.values()), slopes)
         for kept, gradient in zip(self._gradients, found, strict=True):
             kept.copy_(gradient)
-        norms = optimizer.norms()
-        self.losses, self.grad_norms = losses.double().cpu().numpy(), norms.double().cpu().numpy()
-        self._note_divergence(step)
-        optimizer.clip(norms, step)
-        self._update(step)
+        return losses
 
     def _probabilities(self, logits: Tensor, log_p: Tensor, step: int) -> Tensor:
         """Return the softmax in the place of `log_p`, scaled by the slope of the z-loss where there is one."""
