@@ -25,7 +25,8 @@
     │   ├── NodeLost          the machine under a pack is gone
     │   ├── PackSilent        a pack has stopped beating
     │   ├── PackStalled       a pack beats, and its loop stands still
-    │   └── RankLost          one of the processes that train a run together has ended
+    │   ├── RankLost          one of the processes that train a run together has ended
+    │   └── ScriptLost        a script that had begun to train has ended before its time
     ├── QueryError            SQL, or a question, that cannot be answered
     ├── MirrorError           another tracker does not take what it is sent
     └── StudyInterrupted      stopped before the end: the same command goes on
@@ -227,6 +228,10 @@ class PackStalled(ClusterError):
 
 class RankLost(ClusterError):
     """One of several processes that train a run together has ended; the run goes on from its last checkpoint."""
+
+
+class ScriptLost(ClusterError):
+    """A script was killed, or ended with an error after it had begun; the run goes on from its last checkpoint."""
 
 
 class ModelError(SeedbedError):

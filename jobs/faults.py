@@ -21,11 +21,13 @@ def locate(model: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[Keys, li
     allowed: list[str] = []
     for part in loc:
         names = {name: field for option in options for name, field in option.model_fields.items()}
-        if options and part in names:
+        is_tag = _is_union_tag(part, options)
+        # Of several models the tag comes first, and it may be the name of a field, too.
+        if options and part in names and not (is_tag and len(options) > 1):
             allowed = sorted(names)
             options = _models_in(names[str(part)].annotation)
             keys.append(part)
-        elif _is_union_tag(part, options):
+        elif is_tag:
             options = [option for option in options if part in _tags(option)] or options
         elif options or isinstance(part, int) or not _looks_like_type(part):
             allowed = sorted(names)

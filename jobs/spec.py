@@ -4,9 +4,10 @@ Everything here decides the weights or the rows of a run, so everything here is 
 What does not (placement, retries, the success rule) belongs to the study (`study.py`).
 """
 
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag, model_validator
 
 from jobs.model_sizes import SIZES
 from jobs.scalar import FiniteScalar, FractionScalar, NonNegativeScalar, PositiveScalar, ever
@@ -120,7 +121,27 @@ class HuggingFaceSpec(Spec):
         return self
 
 
+class Given(RootModel[dict[str, JsonValue]]):
+    """A part of a condition that a script is given as it stands: whatever keys, numbers and words it wants."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _numbers_are_finite(self) -> Self:
+        if not _is_finite(self.root):
+            raise ValueError("numbers are finite, because JSON knows no others")
+        return self
+
+
+def _is_finite(value: JsonValue) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or isfinite(value)
+
+
 def _kind_of_model(data: Any) -> str | None:
+    if isinstance(data, Given):
+        return "Given"
     if isinstance(data, BaseModel):
         return "HuggingFaceSpec" if isinstance(data, HuggingFaceSpec) else str(getattr(data, "family", ""))
     if not isinstance(data, dict):
@@ -131,7 +152,8 @@ def _kind_of_model(data: Any) -> str | None:
 ModelSpec = Annotated[
     Annotated[GptSpec, Tag("gpt")]
     | Annotated[MlpSpec, Tag("mlp")]
-    | Annotated[HuggingFaceSpec, Tag("HuggingFaceSpec")],
+    | Annotated[HuggingFaceSpec, Tag("HuggingFaceSpec")]
+    | Annotated[Given, Tag("Given")],
     Discriminator(
         _kind_of_model,
         custom_error_type="no_such_model",
@@ -146,27 +168,34 @@ class PackedSpec(Spec):
     name: Literal["packed"] = "packed"
 
 
-class ModuleSpec(Spec):
-    """What engines of whole modules have in common; all of it changes numbers, so all of it is part of an id.
+class SingleSpec(Spec):
+    """What engines that train one run at a time have in common; it changes numbers, so it is part of an id.
 
-    processes   that share each batch, on one node
+    processes   that train a run together, on one node
     threads     of the CPU, for each process
-    precision   of products and activations; weights, moments and the loss are float32
-    accumulate  parts of a process's share that go through the model one after another
-    recompute   activations are computed again on the way back instead of kept
     """
 
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     threads: Count = 1
-    precision: Literal["float32", "bf16"] = "float32"
-    accumulate: Count = 1
-    recompute: bool = False
 
     @model_validator(mode="after")
     def _threads_are_a_power_of_two(self) -> Self:
         if self.threads & (self.threads - 1):
             raise ValueError(f"threads is a power of two, not {self.threads}")
         return self
+
+
+class ModuleSpec(SingleSpec):
+    """What engines of whole modules have in common; all of it changes numbers, so all of it is part of an id.
+
+    precision   of products and activations; weights, moments and the loss are float32
+    accumulate  parts of a process's share that go through the model one after another
+    recompute   activations are computed again on the way back instead of kept
+    """
+
+    precision: Literal["float32", "bf16"] = "float32"
+    accumulate: Count = 1
+    recompute: bool = False
 
 
 class AccelerateSpec(ModuleSpec):
@@ -190,7 +219,20 @@ class DeepSpeedSpec(ModuleSpec):
     stage: Literal[1, 2, 3]
 
 
-EngineSpec = Annotated[PackedSpec | AccelerateSpec | DeepSpeedSpec, Field(discriminator="name")]
+class CommandSpec(SingleSpec):
+    """A script of the user's, which trains one run and says what it measures (`workers/scripted.py`).
+
+    command  the program and its arguments; `python` is the one that Seedbed runs under
+    files    path below the study's folder → `sha256:…` of each file that goes along with the study
+    """
+
+    name: Literal["command"]
+    command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+EngineSpec = Annotated[PackedSpec | AccelerateSpec | DeepSpeedSpec | CommandSpec, Field(discriminator="name")]
+SCRIPT_TASK = {"name": "script", "code": "given"}  # what stands for the task where a script has its own
 
 
 class OptimizerSpec(Spec):
@@ -224,6 +266,12 @@ class OptimizerSpec(Spec):
         return self
 
 
+OptimizerPart = Annotated[
+    Annotated[OptimizerSpec, Tag("OptimizerSpec")] | Annotated[Given, Tag("Given")],
+    Discriminator(lambda data: "Given" if isinstance(data, Given) else "OptimizerSpec"),
+]
+
+
 class TrainingSpec(Spec):
     """How long, how many sequences a step, what is hidden of them, and weights of losses beside the cross-entropy.
 
@@ -250,7 +298,7 @@ class Condition(Spec):
 
     task: TaskSpec
     model: ModelSpec
-    optimizer: OptimizerSpec
+    optimizer: OptimizerPart
     training: TrainingSpec
     engine: EngineSpec
     probes: Schedule
@@ -260,19 +308,31 @@ class Condition(Spec):
     @model_validator(mode="before")
     @classmethod
     def _name_the_engine(cls, data: Any) -> Any:
-        """Without an engine a model has the one of its kind; an `engine` without a name is `accelerate`."""
+        """Without an engine a model has the one of its kind; one without a name is `command` or `accelerate`.
+
+        What a script is given is taken as it stands.
+        """
         if not isinstance(data, dict):
             return data
         whole = _kind_of_model(data.get("model")) == "HuggingFaceSpec"
         engine = data.get("engine", {"name": "accelerate" if whole else "packed"})
         if isinstance(engine, dict) and "name" not in engine:
-            engine = {"name": "accelerate", **engine}
+            engine = {"name": "command" if "command" in engine else "accelerate", **engine}
+        if isinstance(engine, dict) and engine["name"] == "command":
+            data = {**data, **{part: _given(data.get(part)) for part in ("model", "optimizer")}}
         return {**data, "engine": engine}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Condition":
         engine, model = self.engine, self.model
-        if ever(self.optimizer.sharpness_radius) and not isinstance(engine, PackedSpec):
+        if isinstance(engine, CommandSpec):
+            if not _is_finite(self.task.parameters):
+                raise ValueError("numbers are finite, because JSON knows no others")
+            if self.measure:
+                raise ValueError("measure is of models that Seedbed has: a script reports its own measurements")
+            return self
+        looks_around = isinstance(self.optimizer, OptimizerSpec) and ever(self.optimizer.sharpness_radius)
+        if looks_around and not isinstance(engine, PackedSpec):
             raise ValueError(f"{engine.name} has no second pass: optimizer.sharpness_radius is of engine packed")
         if isinstance(engine, PackedSpec):
             if isinstance(model, HuggingFaceSpec):
@@ -285,6 +345,10 @@ class Condition(Spec):
         if engine.recompute and not isinstance(model, HuggingFaceSpec):
             raise ValueError("engine.recompute is for huggingface models")
         return self
+
+
+def _given(part: Any) -> Any:
+    return Given(part) if isinstance(part, dict) else part
 
 
 class Toward(Spec):

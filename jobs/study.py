@@ -240,6 +240,7 @@ class Study:
     folder        where the files of such tasks lie
     corpora       what its tasks read, and where it lies
     counts        condition → number of seeds, where a stop rule has given more than the first batch
+    scripts       path → text of the files of its scripts
     """
 
     settings: StudySettings
@@ -249,6 +250,7 @@ class Study:
     folder: Path
     corpora: tuple[Place, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
+    scripts: dict[str, str] = field(default_factory=dict)
 
     def where(self, digest: str) -> str:
         """Return the address of the corpus with this digest; raises KeyError for one that no task of it reads."""

@@ -5,6 +5,7 @@ trained, and nothing is written, before a study has passed.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from jobs.faults import describe, locate, near
 from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
 from jobs.scalar import ever
-from jobs.spec import Condition, GptSpec, PackedSpec
+from jobs.script_files import find_script
+from jobs.spec import SCRIPT_TASK, CommandSpec, Condition, GptSpec, OptimizerSpec, PackedSpec
 from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, PARTS, GridBlock, GridPoint, Study, StudySettings
 from jobs.text.corpus import Place
@@ -55,6 +57,8 @@ def parse_study(text: str, file: str, folder: Path, below: frozenset[Path] = fro
         raise StudyError((Fault(file, 1, "", "a study is a mapping of keys to values"),))
     if faults and not tree.data:
         raise StudyError(tuple(faults))
+    if _is_command(tree.data.get("engine")):  # a script need not be given more than how many steps it makes
+        tree = replace(tree, data={"task": {}, "model": {}, "optimizer": {}, **tree.data})
     return _Reader(file, folder, tree, faults, below).study(text)
 
 
@@ -65,6 +69,7 @@ class _Reader:
         self.file, self.folder, self.tree, self.faults, self.below = file, folder, tree, faults, below
         self.task_codes: dict[str, tuple[str, str | None]] = {}
         self.corpora: set[Place] = set()
+        self.scripts: dict[str, str] = {}
         self.tasks_checked: dict[str, list[tuple[Keys, str]]] = {}
 
     def study(self, text: str) -> Study:
@@ -83,6 +88,8 @@ class _Reader:
             )
         if settings is not None and settings.stop is not None:
             self._check_stop(settings, points)
+        if settings is not None and any(isinstance(point.condition.engine, CommandSpec) for point in points):
+            self._check_scripts(settings)
         if settings is not None and "similarity" in settings.measure:
             on_lines = settings.fork is not None and settings.fork.line is not None
             if not on_lines or any(not isinstance(point.condition.engine, PackedSpec) for point in points):
@@ -92,7 +99,14 @@ class _Reader:
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}
-        return Study(settings, text, tuple(points), sources, self.folder, tuple(sorted(self.corpora)))
+        places = tuple(sorted(self.corpora))
+        return Study(settings, text, tuple(points), sources, self.folder, places, scripts=self.scripts)
+
+    def _check_scripts(self, settings: StudySettings) -> None:
+        if settings.fork is not None:
+            self._add(("fork",), "is of models that Seedbed has: a script takes up its own checkpoints alone")
+        if settings.execution.pack_width not in ("calibrated", 1):
+            self._add(("execution", "pack_width"), "a script trains one run: leave the width out")
 
     def _check_stop(self, settings: StudySettings, points: list[GridPoint]) -> None:
         stop, first = settings.stop, sum(1 for _ in settings.seeds.seeds())
@@ -212,7 +226,9 @@ class _Reader:
         places: dict[Keys, Keys] = {tuple(name.split(".")): (*keys, name) for name, _ in factors}
         checkpoints = data.get("checkpoints")
         milestones = checkpoints.get("milestones", []) if isinstance(checkpoints, dict) else []
-        checked = self._task(raw["task"], places)
+        checked: tuple[dict[str, Any], tasks.Task | None] | None = (
+            (self._script(raw, places), None) if _is_command(raw.get("engine")) else self._task(raw["task"], places)
+        )
         candidate = {
             "task": checked[0] if checked else {"name": "", "code": "", "parameters": {}},
             **{root: given for root, given in raw.items() if root != "task"},
@@ -230,10 +246,19 @@ class _Reader:
             return None
         if checked is None:
             return None
-        for keys_of_fault, message in _language_faults(condition, checked[1]):
+        for keys_of_fault, message in _language_faults(condition, checked[1]) if checked[1] else ():
             self._add(_place(keys_of_fault, places), message)
         spec = condition_spec(condition)
         return GridPoint(condition_id(spec), factors, condition, spec)
+
+    def _script(self, raw: dict[str, Any], places: dict[Keys, Keys]) -> dict[str, Any]:
+        """Write the digests of a script's files into the engine; returns what stands for its task."""
+        script = find_script(raw["engine"], self.folder)
+        raw["engine"] = script.engine
+        self.scripts |= script.texts
+        for key, message in script.faults:
+            self._add(_place(("engine", key), places), message)
+        return {**SCRIPT_TASK, "parameters": raw["task"]}
 
     def _task(self, raw: dict[str, Any], places: dict[Keys, Keys]) -> tuple[dict[str, Any], tasks.Task] | None:
         """Return the task's spec with all parameters written out, and the task; None after adding its faults."""
@@ -293,13 +318,19 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
         (("training", "tree_attention"), ever(condition.training.tree_attention)),
         (("measure",), "attention" in condition.measure),
     ]
-    if ever(condition.optimizer.trust_region_noise) and not isinstance(condition.model, GptSpec):
+    optimizer = condition.optimizer
+    is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
+    if is_noisy and not isinstance(condition.model, GptSpec):
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
     for keys in (keys for keys, is_asked in looks if is_asked):
         if not task.relations:
             yield keys, f"{name} has no sentences whose trees are known: attention is compared with those"
         if not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
             yield keys, "attention is looked into in seed-batched models of family: gpt (engine packed)"
+
+
+def _is_command(engine: Any) -> bool:
+    return isinstance(engine, dict) and ("command" in engine or engine.get("name") == "command")
 
 
 def _place(keys: Keys, places: dict[Keys, Keys]) -> Keys:

@@ -8,7 +8,7 @@ fused attention does not keep). A process's own few hundred MB, and what an allo
 from dataclasses import dataclass
 
 from jobs.scalar import ever
-from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec
+from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, OptimizerSpec
 
 UTILISATION = 0.4  # of the peak: what well-made training of such models reached (PaLM, table 3: 0.21 to 0.46)
 _FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward 2, backward 4 (Kaplan et al. 2020, 2.1)
@@ -77,9 +77,10 @@ def model_flops(condition: Condition, parameters: int, length: int, tokens: int)
     per_token = _FLOPS_PER_PARAMETER_AND_TOKEN * parameters
     if isinstance(condition.model, HuggingFaceSpec):
         per_token += _ATTENTION_FLOPS * condition.model.layers * condition.model.width * length
-    if ever(condition.optimizer.sharpness_radius):
+    optimizer = condition.optimizer
+    if isinstance(optimizer, OptimizerSpec) and ever(optimizer.sharpness_radius):
         # Twice; a trust region takes two ways forward more, each a third of a pass.
-        per_token = per_token * (8 if ever(condition.optimizer.trust_region_noise) else 6) // 3
+        per_token = per_token * (8 if ever(optimizer.trust_region_noise) else 6) // 3
     return per_token * tokens
 
 

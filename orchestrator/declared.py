@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from jobs.errors import Fault, NotFound, StudyError
-from jobs.identity import canonical_json
-from jobs.layout import parse_attempt_key, study_key, task_key
+from jobs.identity import canonical_json, sha256
+from jobs.layout import file_key, parse_attempt_key, study_key, task_key
 from jobs.numbered import newest, put_next
 from jobs.seeds import Seeds
 from jobs.spec import Origin
@@ -87,6 +87,8 @@ def register(store: Store, study: Study, file: str) -> Declared:
         raise StudyError((Fault(file, 0, "fork.study", f"{told} --store {store.url}"),))
     for code, source in study.task_sources.items():
         put_same(store, task_key(code), source.encode())
+    for source in study.scripts.values():
+        put_same(store, file_key(f"sha256:{sha256(source.encode())}"), source.encode())
     for place in study.corpora:
         tell_place(store, place)
     return _put_body(store, _body(study, file))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
-from jobs.spec import Condition, ModuleSpec
+from jobs.spec import Condition, Given, SingleSpec
 from orchestrator.machine import ANYWHERE, Machine, Needs, Shape
 
 _MOST_PACKS_TO_TUNE = 8  # per processor; with more packs than that the end of a study is too short to matter
@@ -124,8 +124,8 @@ def most_threads(cpus: int) -> int:
     return 1 << (cpus.bit_length() - 1)
 
 
-def cpus_of(engine: ModuleSpec) -> int:
-    """Return the CPUs that a pack of an engine of whole modules takes: each process has its threads."""
+def cpus_of(engine: SingleSpec) -> int:
+    """Return the CPUs that a pack of an engine of single runs takes: each process has its threads."""
     return engine.processes * engine.threads
 
 
@@ -137,13 +137,13 @@ def assumed_timings(condition: Condition, machine: Machine) -> list[AssumedTimin
     PyTorch on two cores had best widths 32, 32, 8, 4 at model widths 16, 32, 64, 128.
     """
     model, engine = condition.model, condition.engine
-    if isinstance(engine, ModuleSpec):
-        # One whole module after another: a second run in a pack would take as long as two packs.
-        work = float(model.layers * model.width**2 * condition.training.batch_size)
-        threads = cpus_of(engine)
-        return [AssumedTiming(1, min(threads, machine.most_cpus()), work / threads, packs_per_gpu=1 / engine.processes)]
-    widest = max(1, min(32, 512 // model.width))
-    per_run = model.layers * model.width**2 * condition.training.batch_size
+    layers, model_width = (1, 1) if isinstance(model, Given) else (model.layers, model.width)
+    per_run = layers * model_width**2 * condition.training.batch_size
+    if isinstance(engine, SingleSpec):
+        # One run after another: a second one in a pack would take as long as two packs.
+        threads, taken = cpus_of(engine), min(cpus_of(engine), machine.most_cpus())
+        return [AssumedTiming(1, taken, per_run / threads, packs_per_gpu=1 / engine.processes)]
+    widest = max(1, min(32, 512 // model_width))
     return [
         AssumedTiming(width, threads, (widest / 4 + width) * per_run / threads**0.6)
         for threads in sorted({1, most_threads(machine.most_cpus())})

@@ -7,6 +7,7 @@ from typing import Any
 from jobs import tasks
 from jobs.records import Status
 from jobs.schedule import steps_of
+from jobs.spec import CommandSpec
 from jobs.store import Store
 from jobs.study import GridPoint, Study
 from orchestrator.costs import Cost, cost, model_flops
@@ -93,11 +94,13 @@ def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
 
 def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, packs: int) -> ConditionPlan:
     condition = point.condition
+    milestones = steps_of(condition.milestones, condition.training.steps)
+    if isinstance(condition.engine, CommandSpec):  # nothing is known of a script but how many steps it makes
+        return ConditionPlan(point.label, point.id, runs, runs - len(todo), packs, 0, 0, 0, 0, 0)
     task = tasks.build(condition.task.name, condition.task.parameters, study.folder, study.where)
     parameters = _parameters(point, task)
     per_step = condition.training.batch_size * task.length
     tokens = per_step * sum(run.steps_left for run in todo)
-    milestones = steps_of(condition.milestones, condition.training.steps)
     # The first state of a fork is its parent's, unless something in it was changed.
     first = point.first_step - 1 if point.fork is None or point.fork.is_saved_anew else point.first_step
     checkpoints = sum(1 for run in todo for step in milestones if step > max(run.resumed_step, first))

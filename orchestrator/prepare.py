@@ -13,7 +13,7 @@ from jobs.layout import PackKeys
 from jobs.pack import SeedDigests, get_request
 from jobs.process import is_surely_dead
 from jobs.records import Status
-from jobs.spec import ModuleSpec, PackedSpec
+from jobs.spec import PackedSpec, SingleSpec
 from jobs.store import Store, get_record
 from jobs.study import Study
 from orchestrator.clusters import Cluster
@@ -67,7 +67,7 @@ def _check_sizes(study: Study, wanted: frozenset[str], machine: Machine) -> None
     """Raise ClusterError where the processes of one run need more CPUs than a node has."""
     for point in study.points:
         engine = point.condition.engine
-        if point.id in wanted and isinstance(engine, ModuleSpec) and cpus_of(engine) > machine.most_cpus():
+        if point.id in wanted and isinstance(engine, SingleSpec) and cpus_of(engine) > machine.most_cpus():
             told = f"{engine.processes} processes × {engine.threads} threads = {cpus_of(engine)} CPUs on one node"
             raise ClusterError(f"{point.label}: a run takes {told}; the largest has {machine.most_cpus()}")
 
@@ -104,7 +104,7 @@ def live_packs(study: Study, store: Store, standings: Mapping[str, Standing]) ->
         except (NotFound, Corrupt):
             continue
         engine = request.condition.engine
-        of_all = engine.processes if isinstance(engine, ModuleSpec) else 1
+        of_all = engine.processes if isinstance(engine, SingleSpec) else 1
         taken = replace(needs, gpu_share=needs.gpu_share * of_all)
         pack = Pack(conditions[run_ids[0]], tuple(run_ids), request.threads, seconds=0.0, needs=taken)
         found.append(LivePack(pack, pack_id))

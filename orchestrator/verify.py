@@ -210,12 +210,12 @@ def _run(store: Store, run_id: str, seen: _Seen, verdict: Verdict, milestones: l
     saved = checkpoints_of(store, stored.attempts)
     verdict.checkpoints += len(saved)
     planned, probed = planned_milestones(stored), planned_probes(stored)
-    if seen.finished:
+    if seen.finished and not stored.is_script:
         for step in sorted(set(planned) - set(saved)):
             yield Finding("missing", run_id, step, "", "has no checkpoint at a step of its schedule of milestones")
         for step in sorted(set(probed) - seen.steps):
             yield Finding("missing", run_id, step, "", "has no rows at a step of its schedule of probes")
-    for step in sorted(seen.steps - set(probed)):
+    for step in sorted(seen.steps - set(probed)) if not stored.is_script else ():
         yield Finding("extra", run_id, step, "", "has rows at a step that is not in its schedule of probes")
     for step, one in sorted(saved.items()):
         if one.kind == "milestone" and step not in planned:
@@ -241,25 +241,32 @@ def _again(store: Store, span: Span, tables: Tables) -> Iterator[Finding]:
     from workers.checkpoint import checkpoints_of
     from workers.determinism import fingerprint
     from workers.replay import replay
+    from workers.replay_script import rows_again
     from workers.stored import stored_run
 
+    weights = ""
     try:
-        again = replay(store, span.run_id, span.end, span.start)
+        run = stored_run(store, span.run_id)
+        if run.is_script:
+            began, rows = rows_again(store, span.run_id, span.end, span.start)
+        else:
+            again = replay(store, span.run_id, span.end, span.start)
+            began, rows, weights = again.started_at, [*again.rows], again.sha256
     except SeedbedError as error:
         yield Finding("span", span.run_id, span.end, "", f"cannot be trained again: {error}")
         return
-    saved = checkpoints_of(store, stored_run(store, span.run_id).attempts).get(span.end)
+    saved = checkpoints_of(store, run.attempts).get(span.end)
     note = ""
     if saved is not None and saved.manifest.extra["environment"] != fingerprint("cpu").digest:
         note = " (it was trained under another fingerprint than this process has)"
-    if saved is not None and saved.slice.sha256 != again.sha256:
-        detail = f"trained again from step {again.started_at} it has other weights{note}"
+    if saved is not None and weights and saved.slice.sha256 != weights:
+        detail = f"trained again from step {began} it has other weights{note}"
         yield Finding("span", span.run_id, span.end, saved.manifest.key, detail)
-    first = again.run.first_step if again.started_at == FRESH else again.started_at + 1
+    first = run.first_step if began == FRESH else began + 1
     there = tables["metrics"].filter(
         (pc.field("run_id") == span.run_id) & (pc.field("step") >= first) & (pc.field("step") <= span.end)
     )
-    ours, theirs = _measured(again.rows), _measured(there.to_pylist())
+    ours, theirs = _measured(rows), _measured(there.to_pylist())
     for step, metric in sorted(set(ours) | set(theirs)):
         if ours.get((step, metric)) != theirs.get((step, metric)):
             detail = (

@@ -27,7 +27,14 @@ Kind = Literal["milestone", "rolling"]
 State = Mapping[str, torch.Tensor]
 log = logging.getLogger(__name__)
 
-_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.bfloat16: "BF16", torch.float16: "F16"}
+_NAMES = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint8: "U8",
+}
 _HEADER_ALIGNMENT = 8
 
 

@@ -25,19 +25,23 @@ from jobs.process import this_process
 from jobs.requests import Wanted
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
+from jobs.spec import CommandSpec
 from jobs.store import Store, get_record, open_store, put_record
 from jobs.tasks.task import Task
 from workers.batches import Batches
 from workers.checkpoint import Link, Saved, checkpoints_of, join, read_slice
+from workers.checkpoint_files import restore
 from workers.crew import Crew, Member
 from workers.determinism import Environment, fingerprint
 from workers.engines import MODEL, Engine
 from workers.engines.choice import engine_of, packages_of, switch
+from workers.engines.command import Assignment, private_folder, running
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
 from workers.progress import Progress, Signs
 from workers.replay import ends_of, first_state
 from workers.saver import Saver
+from workers.scripted import follow
 from workers.seed_proof import prove, weights_digest
 from workers.shards import ShardWriter
 from workers.stored import load_task
@@ -113,9 +117,12 @@ def _train(
     clock: Callable[[], float],
 ) -> None:
     keys, condition = PackKeys(request.pack_id), request.condition
-    task = load_task(store, condition.task)
     before = {run.run_id: attempts_of(store, run.run_id) for run in request.runs}
     crew.progress.trust(1 + max(len(of_run) for of_run in before.values()))
+    if isinstance(condition.engine, CommandSpec):
+        _train_script(store, request, environment, crew, before, stop, clock)
+        return
+    task = load_task(store, condition.task)
     saved, state = _restore(store, before)
     if request.strict:
         _refuse_change(store, saved, environment)
@@ -147,6 +154,35 @@ def _train(
                 tally,
                 stop,
             )
+
+
+def _train_script(
+    store: Store,
+    request: PackRequest,
+    environment: Environment,
+    crew: Crew,
+    before: dict[str, list[Attempt]],
+    stop: threading.Event,
+    clock: Callable[[], float],
+) -> None:
+    (run,) = request.runs
+    keys = PackKeys(request.pack_id)
+    with private_folder() as folder:
+        saved = restore(store, before[run.run_id], folder / "resume")
+        if request.strict:
+            _refuse_change(store, saved, environment)
+        check_still_wanted(store, request)
+        _claim_runs(store, request, crew, before, saved)
+        step = saved[0].step if saved else FRESH
+        attempt, seeds = crew.members[0].attempt.attempt, run.seeds.seeds()
+        assigned = Assignment(
+            request.condition, seeds, run.run_id, attempt, step, request.device, request.rolling_every
+        )
+        parents = {run.run_id: _lineage(saved[0])} if saved else {}
+        shards = ShardWriter(store, keys, clock)
+        with Writer() as writer, running(store, assigned, folder) as script:
+            saver = Saver(store, keys, crew, shards, writer, environment.digest, parents, step, clock)
+            follow(_plan(request), step, script, crew, shards, saver, stop, clock)
 
 
 def _start(request: PackRequest, saved: list[Saved]) -> tuple[Start, int]:

@@ -30,11 +30,13 @@ log = logging.getLogger(__name__)
 class Progress:
     """What a loop does, told by the loop and asked for by another thread.
 
-    factor  by how much more patience there is than the rule says
+    factor   by how much more patience there is than the rule says
+    least_s  the least patience with anything, where that is more than the rule's
     """
 
     clock: Clock = time.monotonic
     factor: float = 1.0
+    least_s: float = 0.0
     _doing: tuple[str, float] = field(init=False)
     _longest: dict[str, float] = field(default_factory=dict)
 
@@ -64,8 +66,8 @@ class Progress:
     def patience_s(self, what: str) -> float:
         """Return the seconds that the next thing of this kind may take."""
         if what not in self._longest:
-            return (BEGIN_S if what == _BEGIN else FIRST_S) * self.factor
-        return max(LEAST_S, MOST_TIMES * self._longest[what]) * self.factor
+            return max(self.least_s, BEGIN_S if what == _BEGIN else FIRST_S) * self.factor
+        return max(LEAST_S, self.least_s, MOST_TIMES * self._longest[what]) * self.factor
 
     @property
     def doing(self) -> tuple[str, float]:

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from jobs.claims import FRESH
-from jobs.errors import Corrupt, NotFound, SeedbedError
+from jobs.errors import Corrupt, ModelError, NotFound, SeedbedError
 from jobs.records import METRICS
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
-from jobs.spec import Condition, Origin
+from jobs.spec import CommandSpec, Condition, Origin
 from jobs.store import Store
 from jobs.tasks.task import Task
 from workers.batches import Batches
@@ -96,9 +96,11 @@ def replay(
 
     `start=-1` trains from the seeds alone. A step before a fork is the parent's. `progress` is told of each step,
     if somebody asks it. Raises NotFound for a run or a step that there is not, Corrupt where no checkpoint can be read,
-    SpecMismatch where the run is not what its id says.
+    SpecMismatch where the run is not what its id says, ModelError for one of a script (`replay_script.py`).
     """
     run = stored_run(store, run_id)
+    if isinstance(run.condition.engine, CommandSpec):
+        raise ModelError(f"run {run_id} is a script's: its state is the files of its checkpoints ({run_id}@STEP)")
     if run.origin and 0 <= step < run.origin.step:
         return replay(store, run.origin.run_id, step, start, progress)
     last = run.condition.training.steps

@@ -5,9 +5,11 @@ before it is, because one thread writes all in order. Milestones stay for ever; 
 complete ones stay until the next is durable.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -16,6 +18,7 @@ from jobs.layout import PackKeys, attempt_key
 from jobs.pack import Saves
 from jobs.store import Store
 from workers.checkpoint import Kind, Link, Slice, discard, save, slice_digest
+from workers.checkpoint_files import state_of
 from workers.crew import Crew
 from workers.engines import Engine
 from workers.probes import Tally
@@ -60,6 +63,32 @@ class Saver:
         self.writer.submit(lambda: self._commit(step, kind, members))
         self.last_saved = step
 
+    def save_files(self, step: int, kind: Kind, folder: Path) -> None:
+        """Hand over all rows, then the files in `folder` as the state at `step`.
+
+        They are not copied: they stay as they are until they are durable, and then the folder goes. Raises what an
+        earlier save failed with.
+        """
+        self.flush()
+        self.writer.wait()
+        self._buffer = state_of(folder)
+        members = [(member.run_id, member.attempt.attempt, member.slot) for member in self.crew.alive]
+
+        def commit() -> None:
+            self._commit(step, kind, members)
+            self._buffer = {}
+            shutil.rmtree(folder, ignore_errors=True)
+
+        self.writer.submit(commit)
+        self.last_saved = step
+
+    def settle(self) -> None:
+        """Wait until all is durable; rolling checkpoints go where a milestone came after them."""
+        self.flush()
+        self.writer.wait()
+        if not (self._rolling and self._rolling[-1] == self.last_saved):
+            self._drop_rolling(0)
+
     def flush(self) -> None:
         """Hand over all rows."""
         job = self.shards.take()
@@ -67,7 +96,8 @@ class Saver:
             self.writer.submit(job)
 
     def flush_if_due(self) -> None:
-        """Hand over all rows if the last ones are old enough."""
+        """Hand over all rows if the last ones are old enough; raises what an earlier save failed with."""
+        self.writer.check()
         if self.shards.is_due:
             self.flush()
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from jobs.digests import digest_of
 from jobs.identity import canonical_json, sha256
 from jobs.pack import PackRun, SeedDigests, SeedProof
+from jobs.records import FACTORS
 from jobs.scalar import ever
 from jobs.seeds import Streams
 from jobs.spec import Condition
@@ -55,6 +56,12 @@ def prove(condition: Condition, task: Task, runs: Sequence[PackRun]) -> SeedProo
         )
     first = runs[0].origin.step if runs and runs[0].origin else 0
     return SeedProof(scopes=_scopes(condition, family, first), runs=tuple(found))
+
+
+def prove_nothing(runs: Sequence[PackRun]) -> SeedProof:
+    """Return the proof of runs whose draws are a script's own: what they make cannot be seen before they begin."""
+    unseen = SeedDigests(init=FAILED, data=FAILED, dropout=FAILED, evaluation=FAILED)
+    return SeedProof(scopes=dict.fromkeys(FACTORS, ""), runs=tuple(unseen for _ in runs))
 
 
 def weights_digest(weights: dict[str, NDArray[Any]]) -> str:

@@ -10,7 +10,7 @@ from jobs.errors import Corrupt, NotFound, SpecMismatch
 from jobs.identity import parse_run_spec, run_id
 from jobs.layout import attempt_key, task_key
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Origin, TaskSpec
+from jobs.spec import CommandSpec, Condition, Origin, TaskSpec
 from jobs.store import Store
 from jobs.tasks.task import Task
 from jobs.text.stored import told_address
@@ -25,6 +25,11 @@ class StoredRun:
     seeds: Seeds
     origin: Origin | None
     attempts: tuple[Attempt, ...]
+
+    @property
+    def is_script(self) -> bool:
+        """Return whether a script of the user's trained it, at steps of its own."""
+        return isinstance(self.condition.engine, CommandSpec)
 
     @property
     def first_step(self) -> int:

@@ -26,6 +26,11 @@ class Writer:
             before.result()
         self._last = self._executor.submit(_after, before, job)
 
+    def check(self) -> None:
+        """Raise what failed, if that is known by now."""
+        if self._last is not None and self._last.done():
+            self._last.result()
+
     def wait(self) -> None:
         """Wait until all is written; raises what failed."""
         if self._last is not None:

@@ -1,9 +1,10 @@
 """Which engine a condition asks for, and how many threads it computes on."""
 
 from collections.abc import Sequence
+from importlib.metadata import distributions
 
 from jobs.seeds import Streams
-from jobs.spec import Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec
+from jobs.spec import CommandSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, SingleSpec
 from jobs.tasks.task import Task
 from workers.determinism import make_deterministic
 from workers.engines import Engine
@@ -13,7 +14,8 @@ from workers.engines.packed import PackedEngine
 def engine_of(condition: Condition, task: Task, streams: Sequence[Streams], device: str = "cpu") -> Engine:
     """Return the engine of runs of a condition, with their initial weights; whoever has it closes it.
 
-    Raises ModelError where it cannot be built here, RankLost where one of its processes ends before it has begun.
+    A script is none: it owns its steps (`workers/scripted.py`). Raises ModelError where it cannot be built here,
+    RankLost where one of its processes ends before it has begun.
     """
     sizes = (len(task.vocabulary), task.length)
     if isinstance(condition.engine, ModuleSpec):
@@ -30,13 +32,19 @@ def switch(condition: Condition, threads: int, runs: int) -> None:
 
     Seed-batched models give the same bits on any number of threads; for whole modules the spec says how many.
     """
-    if isinstance(condition.engine, ModuleSpec):
+    if isinstance(condition.engine, SingleSpec):
         threads = runs = condition.engine.threads
     make_deterministic(threads, runs)
 
 
 def packages_of(condition: Condition) -> tuple[str, ...]:
-    """Return the packages beside torch and numpy on whose versions a condition's numbers depend."""
+    """Return the packages beside torch and numpy on whose versions a condition's numbers depend.
+
+    A script may import whatever is installed.
+    """
+    if isinstance(condition.engine, CommandSpec):
+        there = {str(one.metadata["Name"]).lower() for one in distributions()}
+        return tuple(sorted(there - {"numpy", "torch", "seedbed"}))
     found = ["transformers"] if isinstance(condition.model, HuggingFaceSpec) else []
     if isinstance(condition.engine, ModuleSpec):
         found += ["accelerate", *(["deepspeed"] if isinstance(condition.engine, DeepSpeedSpec) else [])]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from jobs.scalar import at
 from jobs.seeds import Streams
-from jobs.spec import Condition, HuggingFaceSpec
+from jobs.spec import Condition, Given, HuggingFaceSpec
 from jobs.tasks.task import IGNORE
 from workers.attention_trees import tree_slope
 from workers.engines import Integers
@@ -38,8 +38,8 @@ class PackedEngine:
         device: str = "cpu",
         first_answer: int = 0,
     ) -> None:
-        if isinstance(condition.model, HuggingFaceSpec):
-            raise TypeError(f"{condition.model.huggingface} has no seed-batched form")
+        if isinstance(condition.model, HuggingFaceSpec | Given) or isinstance(condition.optimizer, Given):
+            raise TypeError(f"{type(condition.model).__name__} has no seed-batched form")
         self.family = family_of(condition.model, vocabulary_size, length, first_answer)
         self.streams, self.device = tuple(streams), torch.device(device)
         self.dropout, self.z_loss = condition.model.dropout, condition.training.z_loss

@@ -16,7 +16,16 @@ from torch.nn import functional as F
 
 from jobs.scalar import at
 from jobs.seeds import Streams
-from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, PackedSpec
+from jobs.spec import (
+    AccelerateSpec,
+    CommandSpec,
+    Condition,
+    DeepSpeedSpec,
+    Given,
+    HuggingFaceSpec,
+    ModuleSpec,
+    PackedSpec,
+)
 from jobs.tasks.task import IGNORE
 from workers.engines.layouts import Layout
 from workers.engines.world import World
@@ -34,8 +43,8 @@ class Shape:
 
 def module_spec(condition: Condition) -> AccelerateSpec | DeepSpeedSpec:
     """Return the engine of a condition that trains whole modules."""
-    if isinstance(condition.engine, PackedSpec):
-        raise TypeError("engine packed trains no whole modules")
+    if isinstance(condition.engine, PackedSpec | CommandSpec):
+        raise TypeError(f"engine {condition.engine.name} trains no whole modules")
     return condition.engine
 
 
@@ -48,9 +57,13 @@ class Replica:
     def __init__(
         self, condition: Condition, spec: ModuleSpec, streams: Streams, world: World, layout: Layout, first_answer: int
     ) -> None:
+        if isinstance(condition.optimizer, Given) or isinstance(condition.model, Given):
+            raise TypeError("a script trains its model itself")
         self.condition, self.streams, self.world, self.layout = condition, streams, world, layout
         self.first_answer = first_answer
         self.schedule = Schedule(condition.optimizer, condition.training.steps)
+        self._dropout = None if isinstance(condition.model, HuggingFaceSpec) else condition.model.dropout
+        self._clip = condition.optimizer.grad_clip_norm
         self.share = condition.training.batch_size // spec.processes
         self.part = self.share // spec.accumulate
         self.loss = self.grad_norm = 0.0
@@ -72,9 +85,8 @@ class Replica:
                 self.layout.learn(inputs[some].to(self.world.device), drop, objective, is_last=is_last)
             total += found[0].double().cpu()
         self.loss = float(self.world.sum(total)) / count
-        clip = self.condition.optimizer.grad_clip_norm
         finite = np.isfinite(self.loss)
-        limit = None if clip is None else at(clip, step)
+        limit = None if self._clip is None else at(self._clip, step)
         self.grad_norm = self.layout.update(self.schedule.at(step), limit) if finite else float("nan")
 
     @contextmanager
@@ -84,13 +96,13 @@ class Replica:
         A module of the library draws them from torch's generators, which are seeded for it and put back.
         """
         generator = self.streams.dropout(step, first)
-        if isinstance(self.condition.model, HuggingFaceSpec):
+        if self._dropout is None:
             devices = [self.world.device] if self.world.device.type == "cuda" else []
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(int(generator.integers(0, 2**63)))
                 yield _keep
         else:
-            rate = at(self.condition.model.dropout, step)
+            rate = at(self._dropout, step)
             yield partial(_drop, generator, rate) if rate else _keep
 
     @torch.no_grad()

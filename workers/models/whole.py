@@ -11,9 +11,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from jobs.errors import ModelError
 from jobs.identity import canonical_json
 from jobs.seeds import Streams
-from jobs.spec import Condition, GptSpec, HuggingFaceSpec, MlpSpec
+from jobs.spec import Condition, Given, GptSpec, HuggingFaceSpec, MlpSpec
 from workers.models import plain
 from workers.models.family import Drawn, Family, Masks, Parameter
 from workers.models.gpt import Gpt
@@ -36,9 +37,15 @@ class _Listed:
     first_answer: int
 
 
+def _known(condition: Condition) -> GptSpec | MlpSpec | HuggingFaceSpec:
+    if isinstance(condition.model, Given):
+        raise ModelError("the model is a script's own: its checkpoints are the files that the script wrote")
+    return condition.model
+
+
 def drawn_of(condition: Condition, vocabulary_size: int, length: int, first_answer: int) -> Drawn:
     """Return what a condition's initial weights are drawn from; raises ModelError where it cannot be built."""
-    spec = condition.model
+    spec = _known(condition)
     if isinstance(spec, HuggingFaceSpec):
         return _listed(canonical_json(spec.model_dump(mode="json")), vocabulary_size, length, first_answer)
     return family_of(spec, vocabulary_size, length, first_answer)
@@ -73,7 +80,7 @@ Whole = Plain | HuggingFace
 
 def whole_of(condition: Condition, vocabulary_size: int, length: int, first_answer: int) -> Whole:
     """Return the module of a condition, its parameters not yet drawn; `model` in it is what a user loads."""
-    spec = condition.model
+    spec = _known(condition)
     if isinstance(spec, HuggingFaceSpec):
         return HuggingFace(spec, vocabulary_size, length, first_answer)
     return Plain(spec, vocabulary_size, length, first_answer)

@@ -1,18 +1,4 @@
-"""Seedbed in a notebook: open a store and ask.
-
-    import seedbed
-
-    store = seedbed.open("results")
-    store.runs("widths").pandas()
-    store.metrics("heldout.accuracy", study="widths").arrow()
-    store.sql("SELECT condition, count(*) FROM runs GROUP BY condition").pandas()
-    store.success_probability("widths")["model.width=8"]
-    store.estimate("success-over-scale", study="widths").midpoint
-    store.estimates("widths").pandas()
-    store.run("r1-05ec…").weights(step=750)
-
-Every number is the one that the command line and the report show: they call the same functions.
-"""
+"""A store that was opened for reading, as `import seedbed` shows it (`__init__.py`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -35,8 +21,6 @@ from orchestrator.summary import StudySummary
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-
-__all__ = ["Answer", "Results", "RunOfStore", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +56,13 @@ class RunOfStore:
         from workers.replay import replay  # torch takes seconds to import
 
         return replay(self.store, self.run_id, step).weights
+
+    def files(self, step: int, folder: str | Path) -> Path:
+        """Lay the files of a script's checkpoint out in `folder`, and return that; raises NotFound without one."""
+        from workers.replay_script import files_at
+
+        files_at(self.store, self.run_id, step, Path(folder))
+        return Path(folder)
 
     def module(self, step: int) -> "torch.nn.Module":
         """Return the model at `step` as an ordinary torch module: int64 tokens [batch, length] → logits."""
