@@ -6,6 +6,7 @@
       redraw: [data]             # seeds that the children draw anew; the others stay their parent's
       reinitialise: [blocks.1]   # parameters drawn anew from the child's init seed; needs `init` in redraw
       moments: kept              # of the optimiser; or zero
+      train: false               # the children end where they begin: they are only measured
       line: {pairs: all, points: 11}   # begin between two parents: on the straight line, both ends included
 
 A child's steps count on from its parent's: `training.steps` is where it ends. With `steps: [last]`, nothing redrawn
@@ -61,6 +62,7 @@ class ForkRule(Spec):
     redraw: Annotated[tuple[Stream, ...], Field(strict=False)] = ()
     reinitialise: Annotated[tuple[str, ...], Field(strict=False)] = ()
     moments: Literal["kept", "zero"] = "kept"
+    train: bool = True
     line: LineRule | None = None
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -72,6 +74,8 @@ class ForkRule(Spec):
             )
         if self.reinitialise and "init" not in self.redraw:
             yield "reinitialise", "parameters drawn anew need an init seed of their own: put init into redraw"
+        if not self.train and set(self.redraw) - {"init"}:
+            yield "redraw", "without training (train: false) other data or dropout change nothing"
         if self.line and self.redraw:
             yield "redraw", "runs on a line begin between two parents, with nothing redrawn"
         if self.line and self.moments == "kept":

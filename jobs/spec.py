@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-Measured = Literal["weights", "similarity", "attention"]
+Measured = Literal["weights", "similarity", "attention", "linear-probe"]
 
 
 class Spec(BaseModel):
@@ -293,7 +293,7 @@ class Condition(Spec):
 
     measure  what probes measure beside the task's own sets; `weights`: statistics of the weights; `similarity`: of a
              run on a line, how alike its layers are to those of the other end; `attention`: whether its heads find the
-             word on which a word depends
+             word on which a word depends; `linear-probe`: whether a linear map reads the task's labels off its layers
     """
 
     task: TaskSpec

@@ -187,18 +187,18 @@ class _Reader:
                 self._add(("fork", "line"), f"{above.label}: no two of its runs are {_PAIRED[rule.line.pairs]}")
             for step in steps:
                 end = point.condition.training.steps
-                if step > min(last, end) or (step == end and not rule.line) or steps.count(step) > 1:
+                stays = rule.line is not None or not rule.train
+                if step > min(last, end) or (step == end and not stays) or steps.count(step) > 1:
                     span = f"the parents have {last} steps, the children end at {end}"
                     self._add(("fork", "steps"), f"{step} is no step to fork at, or is there twice: {span}")
                     continue
                 of = (("fork.of", above.label),) if len(fitting) > 1 else ()
+                condition, spec = (point.condition, point.spec) if rule.train else _measured_at(point, step)
                 for fraction in rule.line.fractions if rule.line else (None,):
                     fork = ForkPoint(rule, step, above.id, runs, fraction)
                     on_line = () if fraction is None else (("fork.fraction", fraction),)
                     factors = (*point.factors, ("fork.step", step), *of, *on_line)
-                    found.append(
-                        GridPoint(condition_id(point.spec, fork.spec()), factors, point.condition, point.spec, fork)
-                    )
+                    found.append(GridPoint(condition_id(spec, fork.spec()), factors, condition, spec, fork))
         return found
 
     def _block_is_possible(self, keys: Keys, block: GridBlock) -> bool:
@@ -303,8 +303,15 @@ class _Reader:
             self._add(_place(keys, places or {}), message)
 
 
+def _measured_at(point: GridPoint, step: int) -> tuple[Condition, dict[str, Any]]:
+    """Return the condition of a child that ends where it begins, and its spec."""
+    training = point.condition.training.model_copy(update={"steps": step})
+    condition = point.condition.model_copy(update={"training": training})
+    return condition, condition_spec(condition)
+
+
 def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[Keys, str]]:
-    """Yield (key, what is wrong) for what of masked language modelling, noise and trees does not fit together."""
+    """Yield (key, what is wrong) for what of masks, noise, probes and trees does not fit together."""
     masks, name, masking = ever(condition.training.masking), condition.task.name, ("training", "masking")
     sees_both_ways = isinstance(condition.model, GptSpec) and condition.model.attention == "full"
     if masks and task.mask_token is None:
@@ -322,6 +329,8 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
     is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
     if is_noisy and not isinstance(condition.model, GptSpec):
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
+    if "linear-probe" in condition.measure and not isinstance(condition.engine, PackedSpec):
+        yield ("measure",), "linear-probe looks into the layers of seed-batched models (engine packed)"
     for keys in (keys for keys, is_asked in looks if is_asked):
         if not task.relations:
             yield keys, f"{name} has no sentences whose trees are known: attention is compared with those"

@@ -21,6 +21,7 @@ from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.packed import PackedEngine
+from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
 from workers.similarity import similarities
 from workers.weight_statistics import weight_statistics
 
@@ -98,6 +99,7 @@ class Probes:
     measured: Sequence[str] = ()
     ends: tuple[Layered, Layered] | None = None
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
+    _labels: dict[int, dict[str, dict[str, NDArray[np.int64]]]] = field(default_factory=dict)
 
     def measure(self, step: int, engine: Engine, tally: Tally) -> None:
         """Add the rows of every alive run at `step`, and begin a new tally."""
@@ -125,6 +127,11 @@ class Probes:
                     sets = self.task.held_out(self.streams[member.slot])
                     for batch in sets.values():
                         check_batch(self.task, batch)
+                    if "linear-probe" in self.measured:
+                        looked_at = {name: first_items(batch, LOOKED_AT) for name, batch in sets.items()}
+                        self._labels[member.slot] = {
+                            name: checked_labels(self.task.labels(batch), batch) for name, batch in looked_at.items()
+                        }
                     self._sets[member.slot] = sets
                 except Exception as error:  # the border to a user's code
                     self._fail(member, step, error)
@@ -146,6 +153,8 @@ class Probes:
             self._measure_similarity(name, step, inputs, self.ends)
         if "attention" in self.measured and isinstance(engine, PackedEngine):
             self._measure_attention(name, step, engine, sets)
+        if "linear-probe" in self.measured and isinstance(engine, PackedEngine):
+            self._fit_probes(name, step, engine, [first_items(one, LOOKED_AT) for one in sets])
 
     def _measure_similarity(
         self, name: str, step: int, inputs: NDArray[np.int64], ends: tuple[Layered, Layered]
@@ -171,6 +180,14 @@ class Probes:
             if member.slot in known:
                 found = tree_measures(name, looks[member.slot], known[member.slot], self.task.relations)
                 self._add_all(member, step, found)
+
+    def _fit_probes(self, name: str, step: int, engine: PackedEngine, sets: Sequence[Batch]) -> None:
+        layers = engine.hidden(np.stack([one.inputs for one in sets]))
+        for member in self.crew.alive:
+            mine = sets[member.slot]
+            labels = self._labels[member.slot][name]
+            shown = [layer[member.slot] for layer in layers]
+            self._add_all(member, step, probe_measures(name, mine, labels, shown, self.streams[member.slot]))
 
     def _add_all(self, member: Member, step: int, found: Sequence[Score | Mean]) -> None:
         for one in found:

@@ -128,6 +128,17 @@ class Task(BaseModel, ABC):
         """Return the relations of words in the trees of its sentences; of most tasks none."""
         return ()
 
+    def labels(self, batch: Batch) -> dict[str, Tokens]:
+        """Return what linear probes look for: name → [batch, length] a class at each position, or IGNORE.
+
+        By default `target`, the answer that is asked for there, and of sentences with trees `relation`, what the word
+        there is to the one on which it depends.
+        """
+        found = {"target": batch.targets}
+        if batch.trees is not None:
+            found["relation"] = np.where(batch.trees.relations < 0, IGNORE, batch.trees.relations)
+        return found
+
     @abstractmethod
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return training batch number `step`: `size` sequences, drawn from `streams.data(step)` alone."""
