@@ -79,14 +79,15 @@ class MlpSpec(Spec):
 
 
 class HuggingFaceSpec(Spec):
-    """A causal language model of `transformers`, by its `model_type`, such as gpt_neox or llama.
+    """A language model of `transformers`, by its `model_type`, such as gpt_neox, llama or bert.
 
     Vocabulary and context are the task's. Matrices and embeddings start from N(0, initializer_range²), gains at 1,
     biases at 0. In a study file `size: pythia-14m` stands for layers, width and heads (`jobs/model_sizes.py`); the
     identity holds the numbers.
 
-    dropout  every rate of dropout that the configuration has
-    config   anything else of the configuration, by its own names
+    attention  causal: a causal language model; full: one for masked language modelling
+    dropout    every rate of dropout that the configuration has
+    config     anything else of the configuration, by its own names
     """
 
     huggingface: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
@@ -95,6 +96,7 @@ class HuggingFaceSpec(Spec):
     heads: Count
     feedforward_multiple: Count = 4
     initializer_range: Positive = 0.02
+    attention: Literal["causal", "full"] = "causal"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     config: dict[str, Any] = Field(default_factory=dict)
 

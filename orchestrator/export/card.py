@@ -27,6 +27,7 @@ def card_text(
     """Return the card as Markdown with the front matter that the hub reads; spec: the resolved one of the run."""
     seeds = ", ".join(f"{factor} {value}" for factor, value in run.seeds.as_dict().items())
     last = steps[-1]
+    auto = "AutoModelForMaskedLM" if spec["condition"]["model"].get("attention") == "full" else "AutoModelForCausalLM"
     revisions = "\n".join(f"| `step{one.step}` | `{one.sha256}` | {one.largest:.1e} |" for one in steps)
     return f"""---
 library_name: transformers
@@ -46,9 +47,9 @@ One of {len(declared.runs)} runs of the study `{declared.name}`. {declared.quest
 | steps | {run.condition.planned_steps:,} |
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}/step{last.step}")
+model = {auto}.from_pretrained("{name}/step{last.step}")
 tokenizer = AutoTokenizer.from_pretrained("{name}/step{last.step}")
 ```
 

@@ -72,7 +72,7 @@ def export_step(store: Store, run: DeclaredRun, step: int, folder: Path) -> Expo
 
     Where the store has no checkpoint at that step, the run is trained to it from the nearest one, in memory.
     """
-    from workers.replay import plain_module, replay
+    from workers.replay import replay
     from workers.stored import load_task
 
     known = _known(folder, run.id, step)
@@ -86,7 +86,7 @@ def export_step(store: Store, run: DeclaredRun, step: int, folder: Path) -> Expo
     try:
         _model_of(replayed, task).save_pretrained(staged)
         hub_tokenizer(task).save_pretrained(staged)
-        largest = _compared(staged, plain_module(replayed, task), task, Streams(replayed.run.seeds))
+        largest = _compared(staged, replayed, task)
         body = {"run_id": run.id, "step": step, "state_sha256": replayed.sha256, "largest_difference": largest}
         mark = {**body, "files": _files(staged)}
         (staged / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
@@ -109,14 +109,17 @@ def _model_of(replayed: Any, task: Task) -> Any:
     return as_transformers(spec, replayed.weights, len(task.vocabulary), task.length, end)
 
 
-def _compared(folder: Path, own: Any, task: Task, streams: Streams) -> float:
+def _compared(folder: Path, replayed: Any, task: Task) -> float:
     """Return the largest difference between logits of what is in the folder and of the run; raises QueryError."""
     import torch
     import transformers
 
-    auto: Any = transformers.AutoModelForCausalLM
-    loaded = auto.from_pretrained(folder, local_files_only=True).eval()
-    batch = next(iter(task.held_out(streams).values()))
+    from workers.models.huggingface import auto_class
+    from workers.replay import plain_module
+
+    auto: Any = getattr(transformers, auto_class(replayed.run.condition.model))
+    loaded, own = auto.from_pretrained(folder, local_files_only=True).eval(), plain_module(replayed, task)
+    batch = next(iter(task.held_out(Streams(replayed.run.seeds)).values()))
     tokens = torch.from_numpy(np.ascontiguousarray(batch.inputs[:_TRIED]))
     with torch.no_grad():
         theirs, ours = loaded(tokens).logits, own.eval()(tokens)

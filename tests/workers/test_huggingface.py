@@ -106,3 +106,28 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModelError, match=r"needs transformers, which is not installed here .*seedbed\[huggingface\]"):
         configuration(HuggingFaceSpec.model_validate(spec()), VOCABULARY, LENGTH)
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "modernbert"])
+def test_a_masked_language_model_is_drawn_sees_both_ways_and_answers(kind: str) -> None:
+    made = condition(spec(kind, attention="full"))
+    whole, drawn = whole_of(made, VOCABULARY, LENGTH, 2), drawn_of(made, VOCABULARY, LENGTH, 2)
+    with torch.no_grad():
+        for value in whole.model.parameters():
+            value.fill_(float("nan"))
+    draw(whole, drawn.parameters, streams(0)[0])
+    whole.eval()
+    tokens = torch.arange(3 * LENGTH).view(3, LENGTH) % VOCABULARY
+    other = tokens.clone()
+    other[:, -1] = (other[:, -1] + 1) % VOCABULARY
+    with torch.no_grad():
+        logits, changed = whole(tokens), whole(other)
+    assert logits.shape == (3, LENGTH - 2, VOCABULARY)
+    assert torch.isfinite(logits).all()
+    assert not torch.allclose(logits[:, 0], changed[:, 0], atol=1e-7), "the first answer depends on the last token"
+    assert sum(p.size for p in drawn.parameters) == sum(v.numel() for v in whole.model.parameters())
+
+
+def test_what_is_no_masked_language_model_is_told() -> None:
+    with pytest.raises(ModelError, match="no masked language model of this type"):
+        whole_of(condition(spec("gpt_neox", attention="full")), VOCABULARY, LENGTH, 0)

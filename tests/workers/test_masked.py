@@ -186,3 +186,15 @@ def test_what_is_not_hidden_is_no_part_of_an_id() -> None:
     spec = parse_study(text, "s.yaml", Path()).points[0].spec
     assert "masking" not in spec["training"]
     assert "attention" not in spec["model"]
+
+
+def test_one_of_the_library_learns_and_ends_with_the_same_bytes_after_a_kill(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    text = STUDY.replace("family: gpt,", "huggingface: bert,").replace("count: 4", "count: 2")
+    text = text.replace("steps: 8", "steps: 40")
+    tables = trained(tmp_path / "calm", text)
+    losses = {row["step"]: row["value"] for row in tables["metrics"].to_pylist() if row["metric"] == "heldout.loss"}
+    assert losses[40] < losses[0]
+    with killed_at(21), suppress(Killed):
+        trained(tmp_path / "killed", text.replace("width: 4}", "width: 4, retries: 0}"))
+    assert final(one_command(tmp_path / "killed" / "store", text)) == final(tables)

@@ -1,4 +1,4 @@
-"""Causal language models of `transformers`, built from a spec: random weights, no hub, no files.
+"""Language models of `transformers`, causal or masked, built from a spec: random weights, no hub, no files.
 
 The library says what the mathematics is and how the parameters are called. Their initial values are drawn here, each
 from the run's init stream by its name: the same whatever the device, the layout or the state of torch's generator.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jobs.errors import ModelError
 from jobs.faults import near
-from jobs.spec import HuggingFaceSpec
+from jobs.spec import GptSpec, HuggingFaceSpec
 from workers.models.family import Masks, Parameter
 
 _MATRICES = ("Linear", "Conv1D", "Embedding")
@@ -30,15 +30,20 @@ def library(name: str, wanted_by: str) -> Any:
         raise ModelError(f"{told}: pip install 'seedbed[{extra}]'") from None
 
 
+def auto_class(spec: HuggingFaceSpec | GptSpec) -> str:
+    """Return the class of `transformers` that makes and loads such a model."""
+    return "AutoModelForMaskedLM" if spec.attention == "full" else "AutoModelForCausalLM"
+
+
 def configuration(spec: HuggingFaceSpec, vocabulary_size: int, length: int) -> Any:
     """Return the `transformers` configuration of a spec; raises ModelError for what there is not."""
     told = f"huggingface: {spec.huggingface}"
     transformers = library("transformers", told)
-    types = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    known, kind_of_model = transformers.models.auto.modeling_auto, "masked" if spec.attention == "full" else "causal"
+    types = getattr(known, f"MODEL_FOR_{kind_of_model.upper()}_LM_MAPPING_NAMES")
     if spec.huggingface not in types:
-        raise ModelError(
-            f"{told}: transformers has no causal language model of this type{near(spec.huggingface, types)}"
-        )
+        near_miss = near(spec.huggingface, types)
+        raise ModelError(f"{told}: transformers has no {kind_of_model} language model of this type{near_miss}")
     kind = type(transformers.AutoConfig.for_model(spec.huggingface))
     plain = kind()
     given = {
@@ -83,13 +88,16 @@ class HuggingFace(nn.Module):
         transformers = library("transformers", f"huggingface: {spec.huggingface}")
         # The library draws its own first weights from torch's generator: nobody else shall notice.
         with torch.random.fork_rng(devices=[]):
-            self.model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            self.model = getattr(transformers, auto_class(spec)).from_config(config, dtype=torch.float32)
+        self._options = {"use_cache": False} if spec.attention == "causal" else {}
         self.model.train()
 
     def forward(self, tokens: Tensor, drop: Masks | None = None) -> Tensor:  # noqa: ARG002
         """Return logits [batch, answers, vocabulary] for int64 tokens [batch, length]."""
-        kept = {"logits_to_keep": self._asked} if self._asked else {}
-        logits: Tensor = self.model(input_ids=tokens, use_cache=False, **kept).logits
+        kept = {"logits_to_keep": self._asked} if self._asked and self._options else {}
+        logits: Tensor = self.model(input_ids=tokens, **self._options, **kept).logits
+        if self._asked and not kept:
+            logits = logits[:, -self._asked :].clone()
         # A copy: the hooks of FSDP2 take no views.
         return logits if logits.shape[-1] == self.vocabulary_size else logits[..., : self.vocabulary_size].clone()
 
