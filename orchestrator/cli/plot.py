@@ -26,6 +26,9 @@ def command(
     condition: Annotated[list[str] | None, typer.Option(help="A condition's label, or part of it; repeatable.")] = None,
     scale: Annotated[str, typer.Option(help="The factor on the axis of scale; else the study's.")] = "",
     threshold: Annotated[float, typer.Option(help="Of success; else the study's.", show_default=False)] = float("nan"),
+    against_threshold: Annotated[
+        float, typer.Option(help="Of the second metric; else the first one's.", show_default=False)
+    ] = float("nan"),
     list_: Annotated[bool, typer.Option("--list", help="Show the kinds of figures and draw none.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +54,7 @@ def command(
 
     library = Library(open_store(store))
     name = library.only(study)
-    options = Options(metric, against, tuple(condition or ()), scale, threshold)
+    options = Options(metric, against, tuple(condition or ()), scale, threshold, against_threshold)
     with working(f"{name}: {kind}", quiet=as_json) as watch, house_style():
         question = Question(library.declared(name), library.collect(name), options, watch)
         written = write(KINDS[kind].draw(question), out or Path(f"{kind}.pdf"))

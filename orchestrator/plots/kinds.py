@@ -175,7 +175,7 @@ def order(question: Question) -> Figure:
         mine = np.isin(a.curves.run_ids, b.curves.run_ids)
         if not mine.any():
             continue
-        first_one, other = brackets(question, a), brackets(question, b)
+        first_one, other = brackets(question, a), brackets(question, b, question.second_threshold)
         pair = (first_one.low, first_one.high), (other.low, other.high)
         of_onsets.onset_against_onset(axes, pair[0], pair[1], names, float(a.condition.planned_steps))
         titled(axes, a.condition.label, f"n = {len(first_one.low)}")
@@ -183,7 +183,8 @@ def order(question: Question) -> Figure:
         figure,
         question,
         first.conditions,
-        "boxes: the probe brackets (low, high] of each run's two onsets; beyond the dots: never",
+        f"boxes: the probe brackets (low, high] of each run's two onsets, at {question.threshold:g} and "
+        f"{question.second_threshold:g}; beyond the dots: never",
     )
     return figure
 

@@ -176,11 +176,13 @@ def order(question: Question) -> Each[Ordered]:
             "order compares two onsets: name a second metric (against), a second threshold (against_threshold), or"
             f" both; metrics are {', '.join(question.metrics())}"
         )
-    second = question.threshold if np.isnan(options.against_threshold) else options.against_threshold
     others = {c.condition.id: c for c in question.summary(options.against or question.metric).conditions}
 
     def answer(condition: ConditionSummary) -> Ordered:
-        a, b = brackets(question, condition), brackets(question, others[condition.condition.id], second)
+        a, b = (
+            brackets(question, condition),
+            brackets(question, others[condition.condition.id], question.second_threshold),
+        )
         if not len(a.low):
             raise QueryError("no run has ended yet")
         cohort, level = condition.success.cohort, question.level([condition])

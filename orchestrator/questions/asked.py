@@ -114,6 +114,11 @@ class Question:
         """Return the threshold of success."""
         return self.declared.success.threshold if isnan(self.options.threshold) else self.options.threshold
 
+    @property
+    def second_threshold(self) -> float:
+        """Return the threshold of the second metric, or of the second onset; the first one's where none is given."""
+        return self.threshold if isnan(self.options.against_threshold) else self.options.against_threshold
+
     def level(self, conditions: Sequence[ConditionSummary]) -> float:
         """Return the level of intervals: the one that was asked for, else that of the study's own rule."""
         return self.options.level if not isnan(self.options.level) else conditions[0].success.level

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from jobs.errors import QueryError
@@ -208,6 +210,22 @@ def test_unfinished_studies_are_drawn_as_far_as_they_are(kind: str) -> None:
     waiting = {(0, seed): Status.WAITING for seed in range(5)} | {(1, 2): Status.RUNNING, (2, 1): Status.DIVERGED}
     figure = draw(kind, study((0.2, 0.5, 0.8), seeds=5, statuses=waiting))
     assert "9 of 15 runs ended, 1 diverged" in figure.get_supxlabel()
+
+
+def test_the_second_onset_may_have_a_level_of_its_own(whole: Question) -> None:
+    told = []
+    for level in (0.9, 0.999):
+        asked = replace(whole, options=Options(against=CARRIES, against_threshold=level))
+        with house_style():
+            figure = KINDS["order"].draw(asked)
+        told.append(sum(int(text.get_text().rpartition(": ")[2]) for axes in figure.axes for text in _second(axes)))
+        assert f"at 0.9 and {level:g}" in figure.get_supxlabel()
+    assert told[0] > told[1] == 0, "nobody is right so often"
+
+
+def _second(axes: Axes) -> list[Text]:
+    legend = axes.get_legend()
+    return [text for text in legend.get_texts() if text.get_text().startswith(f"{CARRIES} first")] if legend else []
 
 
 def test_a_whole_label_means_that_condition_alone() -> None:
