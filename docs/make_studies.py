@@ -43,6 +43,8 @@ class Shown:
     imported: bool = False
 
 
+SKILL: Words = ("--against-threshold", "0.75")
+BEFORE: Words = ("--metric", "trees.uas", "--threshold", "0.33", "--against", "attractor.accuracy", *SKILL)
 SHOWN = (
     Shown(
         "sparse-parity",
@@ -117,6 +119,25 @@ SHOWN = (
             ("mean", "--metric", "heldout.loss"),
         ),
         {"scores": ("scores", "--metric", "heldout.accuracy", "--threshold", "0")},
+    ),
+    Shown(
+        "sudden-drops",
+        (
+            ("order", *BEFORE),
+            ("success",),
+            ("mean", "--metric", "heldout.loss"),
+            ("onset",),
+            ("onset", "--metric", "trees.uas", "--threshold", "0.33"),
+            ("difference", "--metric", "trees.uas", "--against", "trees.offset_uas"),
+            ("mean", "--metric", "trees.tree_attention"),
+            ("order", "--metric", "trees.uas", "--threshold", "0.33", "--against", "agreement.accuracy", *SKILL),
+        ),
+        {
+            "order": ("order", *BEFORE),
+            "uas": ("fan", "--metric", "trees.uas"),
+            "attractor": ("fan", "--metric", "attractor.accuracy"),
+            "loss": ("fan", "--metric", "heldout.loss"),
+        },
     ),
     Shown("latent-states", (("states",), ("success",), ("onset",)), {"map": ("map",)}),
     Shown("basins", (("lines",),), {"lines": ("lines",)}, alone=True),
