@@ -20,7 +20,7 @@ from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
 from jobs.scalar import ever
 from jobs.script_files import find_script
-from jobs.spec import SCRIPT_TASK, CommandSpec, Condition, GptSpec, MlpSpec, OptimizerSpec, PackedSpec
+from jobs.spec import SCRIPT_TASK, CommandSpec, Condition, GptSpec, HuggingFaceSpec, OptimizerSpec, PackedSpec
 from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, PARTS, GridBlock, GridPoint, Study, StudySettings
 from jobs.text.corpus import Place
@@ -313,7 +313,7 @@ def _measured_at(point: GridPoint, step: int) -> tuple[Condition, dict[str, Any]
 def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[Keys, str]]:
     """Yield (key, what is wrong) for what of masks, noise, probes and trees does not fit together."""
     masks, name, masking = ever(condition.training.masking), condition.task.name, ("training", "masking")
-    sees_both_ways = not isinstance(condition.model, MlpSpec) and condition.model.attention == "full"
+    sees_both_ways = isinstance(condition.model, GptSpec | HuggingFaceSpec) and condition.model.attention == "full"
     if masks and task.mask_token is None:
         yield masking, f"hides nothing of {name}, which has no token that stands for a hidden one"
     elif task.mask_token is not None and not masks:
