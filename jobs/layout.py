@@ -50,6 +50,11 @@ def file_key(digest: str) -> str:
     return f"files/{digest.removeprefix('sha256:')}"
 
 
+def seen_key(scope: str, factor: str, what: str) -> str:
+    """Return the key of what a script has seen of a factor of its seeds: `seed-N` or `digest-…`, in a condition."""
+    return f"seen/{scope}/{factor}.{what}.json"
+
+
 def mirror_folder(mirror: str, study: str) -> str:
     """Return the prefix of the records of what a mirror, such as wandb, was sent of a study."""
     return f"mirrors/{mirror}/{study}/"

@@ -25,7 +25,7 @@ What a script needs is the standard library alone; the rest is imported where it
 
 from typing import TYPE_CHECKING, Any
 
-from seedbed.script import GivenRun, checkpoint, checkpoint_folder, diverged, given, log, stopping
+from seedbed.script import GivenRun, checkpoint, checkpoint_folder, diverged, given, log, prove, stopping
 
 if TYPE_CHECKING:
     from seedbed.results import Answer, Results, RunOfStore, open  # noqa: A004
@@ -41,6 +41,7 @@ __all__ = [
     "given",
     "log",
     "open",
+    "prove",
     "stopping",
 ]
 _OF_RESULTS = ("Answer", "Results", "RunOfStore", "open")

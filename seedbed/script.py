@@ -4,10 +4,12 @@ Everything goes through files that the environment names (docs/models.md), so th
 same with lines of JSON. In a script that was started by hand, what is said goes nowhere, and `given` is an error.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -114,6 +116,21 @@ def checkpoint(step: int, folder: str | Path | None = None, copy: Callable[..., 
     _say({"checkpoint": int(step)})
 
 
+def prove(**made: Any) -> None:
+    """Say what the seeds made, before the first step: `prove(init=weights, data=first_batch)`.
+
+    The factors are init, data, dropout and evaluation; what was made is an array or a tensor, text, bytes, a number,
+    or a mapping or list of such. Seedbed compares over all runs of a condition: two seeds that make the same, or one
+    that makes two things, end the run. A run that goes on from a checkpoint need not say it again.
+    """
+    digests = {}
+    for factor, value in made.items():
+        digest = hashlib.sha256()
+        _add(digest, value)
+        digests[factor] = digest.hexdigest()
+    _say({"proof": digests})
+
+
 def diverged(step: int, reason: str = "") -> None:
     """Say that the run is of no more use from `step` on: an outcome, never tried again. The script is ended."""
     _say({"diverged": int(step), "reason": reason})
@@ -138,6 +155,27 @@ def _plain(name: str, value: Any) -> float | list[int]:
         return float(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}; a measurement is a number, or (k, m) where k of m were right") from None
+
+
+def _add(digest: Any, value: Any) -> None:
+    """Add a value to a digest, with its type and its length, so that no two values run together."""
+    if isinstance(value, Mapping | list | tuple):
+        items = sorted(value.items()) if isinstance(value, Mapping) else enumerate(value)
+        digest.update(f"{len(value)} items;".encode())
+        for name, item in items:
+            digest.update(f"{name};".encode())
+            _add(digest, item)
+        return
+    if hasattr(value, "detach"):  # a tensor; as bytes, because numpy has not all of its types
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{value.dtype}{tuple(value.shape)};".encode())
+        data = flat.view(sys.modules["torch"].uint8).numpy().tobytes()
+    elif hasattr(value, "tobytes"):
+        digest.update(f"{getattr(value, 'dtype', '')}{getattr(value, 'shape', '')};".encode())
+        data = value.tobytes()
+    else:
+        data = value if isinstance(value, bytes) else repr(value).encode()
+    digest.update(f"{type(value).__name__}{len(data)};".encode() + data)
 
 
 def _say(line: Mapping[str, Any]) -> None:

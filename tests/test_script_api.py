@@ -117,3 +117,24 @@ def test_stopping_takes_the_signal_over(monkeypatch: pytest.MonkeyPatch) -> None
         assert seedbed.stopping()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_seeds_made_has_one_digest_and_others_have_others(places: Path) -> None:
+    values: list[Any] = [
+        torch.arange(4.0),
+        torch.arange(4),
+        torch.arange(4.0).reshape(2, 2),
+        torch.arange(4.0, dtype=torch.bfloat16),
+        np.arange(4.0),
+        [1, [2, 3]],
+        [[1, 2], 3],
+        {"a": b"x", "b": "y"},
+        {"a": b"xb", "b": "y"},
+        "12",
+        12,
+    ]
+    for value in [*values, *values]:
+        seedbed.prove(init=value)
+    digests = [line["proof"]["init"] for line in said(places)]
+    assert digests[: len(values)] == digests[len(values) :]
+    assert len(set(digests)) == len(values)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 import torch
 
@@ -41,6 +42,7 @@ from workers.probes import Probes, Tally
 from workers.progress import Progress, Signs
 from workers.replay import ends_of, first_state
 from workers.saver import Saver
+from workers.script_proof import witness
 from workers.scripted import follow
 from workers.seed_proof import prove, weights_digest
 from workers.shards import ShardWriter
@@ -182,7 +184,8 @@ def _train_script(
         shards = ShardWriter(store, keys, clock)
         with Writer() as writer, running(store, assigned, folder) as script:
             saver = Saver(store, keys, crew, shards, writer, environment.digest, parents, step, clock)
-            follow(_plan(request), step, script, crew, shards, saver, stop, clock)
+            compare = partial(witness, store, request.condition, run)
+            follow(_plan(request), step, script, crew, shards, saver, stop, compare, clock)
 
 
 def _start(request: PackRequest, saved: list[Saved]) -> tuple[Start, int]:

@@ -74,7 +74,7 @@ def rows_again(store: Store, run_id: str, step: int, start: int) -> tuple[int, l
         attempt = run.attempts[-1].attempt
         assigned = Assignment(run.condition, run.seeds, run_id, attempt, began, "cpu", plan.rolling_every)
         with suppress(_Reached), running(store, assigned, folder) as script:
-            follow(plan, began, script, crew, until, until, threading.Event())
+            follow(plan, began, script, crew, until, until, threading.Event(), lambda _: "")
     ended = crew.members[0]
     if not crew.alive and ended.step < step:
         raise SeedbedError(f"run {run_id} is {ended.status} at step {ended.step}: {ended.reason}")

@@ -2,6 +2,7 @@
 
     {"step": 100, "train.loss": 0.52, "heldout.accuracy": [45, 50]}    measured at step 100; 45 of 50 were right
     {"checkpoint": 100}                                                 the files in checkpoints/100 are whole
+    {"proof": {"init": "9f86d0…"}}                                      a digest of what a seed made, before any step
     {"diverged": 120, "reason": "the loss is 10^9"}                     the run is of no more use
 
 Steps never go back; what is measured at a step is reported before its checkpoint, so that no row is lost when the run
@@ -10,13 +11,17 @@ goes on from there; a metric has one value at a step.
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.records import FACTORS
+
 _LOSSES = ("train.loss", "loss")  # not finite: the run has diverged
 _SHOWN = 120
+_DIGEST = re.compile(r"[0-9a-f]{16,64}")
 
 
 class ReportRefused(Exception):
@@ -56,7 +61,15 @@ class Diverged:
     reason: str
 
 
-Said = Measured | Kept | Diverged
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Digests of what the seeds made, by factor."""
+
+    digests: dict[str, str]
+    step: int = 0
+
+
+Said = Measured | Kept | Diverged | Proven
 
 
 @dataclass(slots=True)
@@ -107,7 +120,9 @@ class Reports:
                 return self._keeps(self._step_of(body, "checkpoint"))
             if "diverged" in body:
                 return Diverged(self._step_of(body, "diverged"), str(body.get("reason", "")) or "it said so")
-        raise self._refused(f"says neither step, checkpoint nor diverged: {_shown(line)}")
+            if "proof" in body:
+                return self._proves(body["proof"])
+        raise self._refused(f"says neither step, checkpoint, proof nor diverged: {_shown(line)}")
 
     def _step_of(self, body: dict[str, Any], key: str) -> int:
         step = body[key]
@@ -163,6 +178,15 @@ class Reports:
             raise self._refused(f"checkpoint is {step} after {max(self._kept, self.resumed)}: they never go back")
         self._kept = step
         return Kept(step)
+
+    def _proves(self, digests: Any) -> Proven:
+        if not isinstance(digests, dict) or not digests or set(digests) - set(FACTORS):
+            raise self._refused(f"proof has digests of {', '.join(FACTORS)}")
+        if not all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in digests.values()):
+            raise self._refused("a digest of a proof is 16 to 64 hexadecimal digits")
+        if self.step >= 0:
+            raise self._refused("a proof comes before the first step: it is of what a run begins with")
+        return Proven(digests)
 
     def _refused(self, told: str) -> ReportRefused:
         return ReportRefused(f"line {self._lines} of its report: {told}")

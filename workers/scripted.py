@@ -6,7 +6,7 @@ beats, the fence, shards, checkpoints and outcomes are those of every pack (`pac
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -18,13 +18,16 @@ from workers.crew import Crew
 from workers.engines.command import Script
 from workers.engines.guard import NOT_STARTED
 from workers.probes import Rows
-from workers.reports import Diverged, Kept, Measured, ReportRefused, Reports, Said
+from workers.reports import Diverged, Kept, Measured, Proven, ReportRefused, Reports, Said
 from workers.train import Plan
 
 LEAST_S = 1800.0  # between two reports of a script, before it counts as standing still: an evaluation may take so long
 GRACE_S = 25.0  # for a script that is asked to leave; Kubernetes kills 30 s after its signal
 _LOOK_S = 0.02
 _SIGNALLED = 128
+
+
+Witness = Callable[[Mapping[str, str]], str]
 
 
 class FileKeeper(Protocol):
@@ -48,12 +51,14 @@ def follow(
     rows: Rows,
     keeper: FileKeeper,
     stop: threading.Event,
+    witness: Witness,
     clock: Callable[[], float] = time.monotonic,
     grace_s: float = GRACE_S,
 ) -> None:
     """Follow the script to its end, and say how its run ended.
 
     resumed  the step of the checkpoint from which it goes on; -1: none
+    witness  compares what the script says of its seeds with what other runs have said; returns what does not fit
 
     Raises StudyInterrupted where `stop` was set, after the script had time to save; ScriptLost where it died, or ended
     with an error after it had begun; Superseded where another process has taken over. What is the script's own fault,
@@ -67,7 +72,10 @@ def follow(
         code = script.ended()
         try:
             for said in reports.read(is_whole=code is not None):
-                _heed(said, plan, script, crew, rows, keeper)
+                if isinstance(said, Proven):
+                    _compare(said, resumed, witness)
+                else:
+                    _heed(said, plan, script, crew, rows, keeper)
         except ReportRefused as error:
             crew.leave(crew.members[0], Status.FAILED, crew.step, f"script: {error}")
         keeper.flush_if_due()
@@ -85,6 +93,12 @@ def follow(
         pause.wait(_LOOK_S)
     keeper.settle()
     _conclude(code, reports.step, plan, script, crew, stopped=stop.is_set())
+
+
+def _compare(said: Proven, resumed: int, witness: Witness) -> None:
+    fault = "" if resumed >= 0 else witness(said.digests)  # what a resumed script begins with is not of its seeds
+    if fault:
+        raise ReportRefused(f"its seeds do not do what the design says: {fault}")
 
 
 def _heed(said: Said, plan: Plan, script: Script, crew: Crew, rows: Rows, keeper: FileKeeper) -> None:

@@ -12,6 +12,8 @@ y = x @ true
 w = np.random.default_rng(run.seeds.init).normal(size=4)
 if run.resume_folder:
     w = np.load(run.resume_folder / "w.npy")
+else:
+    seedbed.prove(init=w, evaluation=x)
 
 for step in range(run.resume_step, run.steps + 1):
     if step > run.resume_step:

@@ -51,6 +51,11 @@ class SeedbedCallback(Callback):
         self._trained: set[str] = set()  # names of metrics, by where they were first seen
         self._validated: set[str] = set()
 
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Prove the initial weights."""
+        if self._run and not self._run.resume_folder and trainer.world_size == 1:
+            seedbed.prove(init=module.state_dict())
+
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         """Save what the last step owes."""
         self._pay(trainer)

@@ -56,11 +56,13 @@ class SeedbedCallback(TrainerCallback):
         self._evaluates = evaluate
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Raise RuntimeError where a run goes on with other weights than its checkpoint was made of.
+        """Prove the initial weights; raise RuntimeError where it goes on with others than its checkpoint has.
 
         The Trainer of transformers 5.23 leaves out what a checkpoint calls by another name than the model (the head of
         GPT-NeoX: `embed_out`), and goes on with what was drawn.
         """
+        if self._run and not self._run.resume_folder and self._run.processes == 1:
+            seedbed.prove(init=model.state_dict())
         mark = self._run.resume_folder / _MARK if self._run and self._run.resume_folder else None
         if mark and mark.exists() and mark.read_text(encoding="utf-8") != _digest(model):
             raise RuntimeError(f"the Trainer has not loaded all weights of the checkpoint at {state.global_step}")

@@ -68,8 +68,11 @@ def test_a_resumed_script_may_measure_where_it_begins(tmp_path: Path) -> None:
     [
         (["loss is 3"], -1, "line 1 of its report: is no JSON: 'loss is 3'"),
         (['{"step": 1}', '{"step": 2, "loss"'], -1, "line 2 of its report: is no JSON"),
-        (["[1, 2]"], -1, "says neither step, checkpoint nor diverged"),
-        ([{"loss": 1}], -1, "says neither step, checkpoint nor diverged"),
+        (["[1, 2]"], -1, "says neither step, checkpoint, proof nor diverged"),
+        ([{"loss": 1}], -1, "says neither step, checkpoint, proof nor diverged"),
+        ([{"proof": {"initial": "0" * 64}}], -1, "proof has digests of init, data, dropout, evaluation"),
+        ([{"proof": {"init": "../../x"}}], -1, "is 16 to 64 hexadecimal digits"),
+        ([{"step": 0}, {"proof": {"init": "0" * 64}}], -1, "a proof comes before the first step"),
         ([{"step": 1.5}], -1, "step is a whole number from 0 on, not 1.5"),
         ([{"step": True}], -1, "step is a whole number"),
         ([{"step": -1}], -1, "step is a whole number"),

@@ -293,3 +293,36 @@ def test_files_of_any_size_and_place_come_back_as_they_were(
     (saved,) = restore(store, attempts_of(store, mine.id), tmp_path / "again")
     assert saved.step == 4, "one that cannot be read is left out"
     assert (tmp_path / "again" / "state").read_text() == "4"
+
+
+PROVES = """\
+import os, seedbed
+run = seedbed.given()
+seedbed.prove(INIT)
+seedbed.log(1, loss=1.0)
+if run.attempt == 1 and run.seeds.init == 7:
+    os._exit(3)
+seedbed.log(6, loss=1.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("init", "expected"),
+    [
+        ("init=[0.5, run.seeds.init]", ["", ""]),
+        ("init=[0.5]", ["", "init seed 8 made the same as seed 7 of run"]),
+        ("evaluation=run.seeds.init", ["", "evaluation seed 0 made something else in run"]),
+    ],
+)
+def test_what_seeds_made_is_compared_over_runs(
+    store: LocalStore, pack: Pack, tmp_path: Path, run: Callable[[str], Run], init: str, expected: list[str]
+) -> None:
+    """The first run is cut off, and says the same again in its second attempt."""
+    run(PROVES.replace("INIT", init))
+    two = parse_study(STUDY.replace("count: 1", "count: 2"), "mine.yaml", tmp_path).runs
+    with pytest.raises(ScriptLost):
+        run_pack(store.url, pack.request([two[0]]))
+    ends = [ended(store, pack.request([one])) for one in two]
+    assert [end.status for end in ends] == [Status.FAILED if told else Status.FINISHED for told in expected]
+    assert all(told in end.reason for told, end in zip(expected, ends, strict=True))
+    assert (two[0].id in ends[1].reason) == bool(expected[1])
