@@ -87,6 +87,7 @@ class Driver:
     _later: list[tuple[float, int, LaunchPack]] = field(default_factory=list)
     _launches: int = 0
     _own: set[str] = field(default_factory=set)
+    _unseen: set[str] = field(default_factory=set)  # of an earlier head, and not found on the cluster
     _silences: Silences = field(init=False)
     _rivals: Rivals = field(init=False)
     _next_look: float = float("-inf")
@@ -158,7 +159,9 @@ class Driver:
             case LaunchPack():
                 self._launch(command)
             case AdoptPack():
-                self.cluster.adopt(self.store.url, command.pack_id, command.pack.threads, command.pack.needs)
+                seen = self.cluster.adopt(self.store.url, command.pack_id, command.pack.threads, command.pack.needs)
+                if not seen:
+                    self._unseen.add(command.pack_id)
             case StopPack():
                 self.cluster.stop(command.pack_id)
             case KillPack():
@@ -285,7 +288,8 @@ class Driver:
                 continue
             # A pack of an earlier head is in no cluster's news: that its beat is gone is how it tells its end.
             left = pack_id not in self._own and pack_id not in beats
-            if left or silent_s > (PACK_SILENT_S if has_beaten else START_S):
+            longest_s = LATE_S if pack_id in self._unseen else PACK_SILENT_S
+            if left or silent_s > (longest_s if has_beaten else START_S):
                 why = "has left without a word" if left else f"has not beaten for {silent_s:.0f} s"
                 self._news.append(PackLost(pack_id, PackSilent(f"pack {pack_id} {why}")))
         self._take_news()

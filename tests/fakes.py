@@ -69,11 +69,12 @@ class FakeCluster:
         self.launched.append((pack_id, tuple(run.run_id for run in request.runs)))
         self.waiting.append((store_url, pack_id))
 
-    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> bool:
         self.adopted.append(pack_id)
         if self.earlier and (store_url, pack_id) in self.earlier.waiting:
             self.earlier.waiting.remove((store_url, pack_id))
             self.waiting.append((store_url, pack_id))
+        return (store_url, pack_id) in self.waiting
 
     def poll(self, timeout_s: float) -> list[News]:
         if not self.waiting:

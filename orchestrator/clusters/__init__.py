@@ -55,10 +55,10 @@ class Cluster(Protocol):
         Raises ClusterError.
         """
 
-    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> bool:
         """Take over a pack that an earlier head launched: it is stopped, killed and told of like one's own.
 
-        Nothing happens where its process cannot be found: then only the store tells of it. Raises ClusterError.
+        Returns whether its process was found; where it was not, only the store tells of it. Raises ClusterError.
         """
 
     def poll(self, timeout_s: float) -> list[News]:

@@ -165,8 +165,9 @@ class InlineCluster:
         outcome, error = _tried(self._work, store_url, pack_id, stop)
         self._news.put(PackEnded(pack_id, outcome) if error is None else PackLost(pack_id, error))
 
-    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
-        """Do nothing: what another process trains, only the store tells of."""
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> bool:  # noqa: ARG002
+        """Return whether it is one's own: what another process trains, only the store tells of."""
+        return pack_id in self._stops
 
     def poll(self, timeout_s: float) -> list[News]:
         """Return the news, waiting for the first."""

@@ -146,21 +146,22 @@ class RayCluster:
         actor = self._pool.take(threads, needs)
         self._live[pack_id] = _Live(actor, actor.run.remote(store_url, pack_id), store_url)
 
-    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> bool:
         """Take over the process that the pack's claim names, where Ray still knows it."""
         if pack_id in self._live:
-            return
+            return True
         name = str(get_record(open_store(store_url), PackKeys(pack_id).claim).get("actor", ""))
         if not name:
-            return
+            return False
         try:
             actor = self._ray.get_actor(name, namespace=NAMESPACE)
         except ValueError:
-            return  # it has ended, or Ray has forgotten it
+            return False  # it has ended, or Ray has forgotten it
         except self._ray.exceptions.RayError as error:
             raise ClusterError(f"Ray does not tell of {name}: {_first_line(error)}") from error
         self._pool.adopt(actor, threads, needs)
         self._live[pack_id] = _Live(actor, actor.ended.remote(pack_id), store_url, is_adopted=True)
+        return True
 
     def poll(self, timeout_s: float) -> list[News]:
         """Return the news, waiting for the first."""

@@ -83,7 +83,7 @@ def test_an_adopted_pack_is_in_the_news_of_the_next_head(next_head: NextHead, st
     pack_id = launched(next_head, store, "{steps: 3000, batch_size: 8}")
     following = next_head()
     for _ in range(2):
-        following.adopt(store.url, pack_id, 1)
+        assert following.adopt(store.url, pack_id, 1)
     news = wait_for(following, bool)
     assert [(type(item), item.pack_id) for item in news] == [(PackEnded, pack_id)]
     assert following.poll(0.05) == []
@@ -98,7 +98,7 @@ def test_an_adopted_pack_is_in_the_news_of_the_next_head(next_head: NextHead, st
 def test_an_adopted_pack_is_stopped_like_ones_own(next_head: NextHead, store: LocalStore) -> None:
     pack_id = launched(next_head, store, LONG)
     following = next_head()
-    following.adopt(store.url, pack_id, 1)
+    assert following.adopt(store.url, pack_id, 1)
     following.stop(pack_id)
     news = wait_for(following, bool)
     assert isinstance(news[0], PackLost)
@@ -108,7 +108,7 @@ def test_an_adopted_pack_is_stopped_like_ones_own(next_head: NextHead, store: Lo
 def test_an_adopted_pack_is_killed_without_news(next_head: NextHead, store: LocalStore) -> None:
     pack_id = launched(next_head, store, LONG)
     following = next_head()
-    following.adopt(store.url, pack_id, 1)
+    assert following.adopt(store.url, pack_id, 1)
     following.kill(pack_id)
     assert following.poll(0.5) == []
     if not isinstance(following, FakeCluster):
@@ -126,7 +126,7 @@ def test_what_cannot_be_found_is_not_adopted_and_ones_own_not_twice(
         made = FakeCluster() if kind == "fake" else InlineCluster(cpus=1)
     for name, actor in (("old.0001", {}), ("gone.0001", {"actor": "pack-process-that-ended"})):
         put_record(store, PackKeys(name).claim, {"pid": 1, **actor})
-        made.adopt(store.url, name, 1)
+        assert not made.adopt(store.url, name, 1)
     assert made.poll(0.05) == []
     pack_id = request_pack(store, study())
     made.launch(store.url, pack_id, 1)

@@ -13,10 +13,11 @@ from jobs.layout import PackKeys
 from jobs.lease import Candidate
 from jobs.pack import PackOutcome, RunOutcome, get_request, put_outcome
 from jobs.records import Status
-from jobs.store import LocalStore
+from jobs.store import LocalStore, put_record
 from jobs.study import Study
 from orchestrator.driver import LOOK_S, START_S, Driver
 from orchestrator.events import PackLost
+from orchestrator.machine import ANYWHERE, Needs
 from orchestrator.prepare import prepare
 from tests.fakes import FakeCluster
 
@@ -31,16 +32,24 @@ class Clock:
 
 
 class Mute(FakeCluster):
-    """Takes packs and tells only what lies in `news`; `killed` lists those that were ended."""
+    """Takes packs and tells only what lies in `news`; `killed` lists those that were ended.
 
-    def __init__(self) -> None:
+    finds  whether processes of an earlier head are found here
+    """
+
+    def __init__(self, *, finds: bool = True) -> None:
         super().__init__(cpus=1)
+        self.finds = finds
         self.killed: list[str] = []
         self.news: list[PackLost] = []
 
     def poll(self, timeout_s: float) -> list[Any]:
         told, self.news = self.news, []
         return told
+
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> bool:
+        super().adopt(store_url, pack_id, threads, needs)
+        return self.finds
 
     def kill(self, pack_id: str) -> None:
         super().kill(pack_id)
@@ -62,7 +71,12 @@ def driver(store: LocalStore, study: MakeStudy, clock: Clock, cluster: Mute) -> 
     made = study(
         execution="{pack_width: 6, retries: 1, packs_at_once: 1}", grid="{}", seeds="{design: paired, count: 3}"
     )
-    lease = Candidate(store, made.name, clock).attempt()
+    return driving(made, store, cluster, clock)
+
+
+def driving(made: Study, store: LocalStore, cluster: Mute, clock: Clock) -> Driver:
+    """Return a driver of the study, whoever drove it before."""
+    lease = Candidate(store, made.name, clock).attempt(takeover=True)
     assert lease is not None
     return Driver(made, store, cluster, lease, clock, prepare(made, store, cluster, calibrate=False))
 
@@ -79,6 +93,15 @@ def turns(driver: Driver, clock: Clock, seconds: float, each: Callable[[], None]
 def launched(driver: Driver, cluster: Mute) -> str:
     driver.turn(0.0)
     return cluster.launched[-1][0]
+
+
+def claimed(store: LocalStore, pack_id: str, *run_ids: str) -> None:
+    """Claim the first attempt of these runs of a pack, or of all, as its process would."""
+    request = get_request(store, pack_id)
+    for run in request.runs:
+        if not run_ids or run.run_id in run_ids:
+            own = run_spec(condition_spec(request.condition), run.seeds.seeds())
+            claim(store, run.run_id, pack_id, (FRESH, ""), own, after=0)
 
 
 def test_a_pack_that_beats_is_kept_and_one_that_is_silent_for_30_s_is_replaced(
@@ -148,8 +171,7 @@ def test_a_run_that_a_pack_ended_after_it_was_given_up_counts_as_ended_and_the_o
     second = cluster.launched[-1][0]
     assert second != first
     ended, *others = get_request(store, second).runs
-    own = run_spec(condition_spec(get_request(store, first).condition), ended.seeds.seeds())
-    claim(store, ended.run_id, first, (FRESH, ""), own, after=0)
+    claimed(store, first, ended.run_id)
     said = RunOutcome(run_id=ended.run_id, attempt=1, status=Status.DIVERGED, step=3, reason="its loss is not finite")
     put_outcome(store, PackOutcome(pack_id=first, runs=(said,)))
     cluster.news.append(PackLost(second, RunEnded(ended.run_id, 1)))
@@ -158,3 +180,23 @@ def test_a_run_that_a_pack_ended_after_it_was_given_up_counts_as_ended_and_the_o
     assert (run.status, run.step, run.reason, run.crashes) == (Status.DIVERGED, 3, said.reason, 0)
     third = cluster.launched[-1][0]
     assert {it.run_id for it in get_request(store, third).runs} == {it.run_id for it in others}
+
+
+@pytest.mark.parametrize(("finds", "least_s"), [(True, PACK_SILENT_S), (False, LATE_S)])
+def test_a_pack_of_an_earlier_head_that_cannot_be_found_is_given_up_sooner(
+    driver: Driver, store: LocalStore, clock: Clock, cluster: Mute, *, finds: bool, least_s: float
+) -> None:
+    pulse = Pulse(store, launched(driver, cluster))
+    put_record(store, PackKeys(pulse.pack_id).claim, {"pid": 1, "host": "another"})
+    claimed(store, pulse.pack_id)
+    pulse.beat({"step": 1, "stalled": ""})
+    other = Mute(finds=finds)
+    second = driving(driver.study, store, other, clock)
+    second.turn(0.0)
+    assert other.adopted == [pulse.pack_id]
+    turns(second, clock, 120.0, lambda: pulse.beat({"step": 1, "stalled": ""}))
+    assert other.killed == [], "it beats"
+    turns(second, clock, least_s)
+    assert other.killed == []
+    turns(second, clock, 2 * LOOK_S)
+    assert other.killed == [pulse.pack_id]

@@ -410,12 +410,14 @@ class SimCluster:
         if world.strikes("launch_doubled"):
             world.at(10 * world.uniform(), lambda: world.begin(pack_id, self))
 
-    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> None:
+    def adopt(self, store_url: str, pack_id: str, threads: int, needs: Needs = ANYWHERE) -> bool:
         found = [it for it in self.world.processes if it.worker.pack_id == pack_id and it.worker.pulse.number]
         for process in found:
             if process.alive and not process.cut and not self.world.strikes("adoption_lost", 6.0):
                 self.running[pack_id] = process
                 process.tellers.append(self)
+                return True
+        return False
 
     def tell(self, item: News) -> None:
         world = self.world
