@@ -1,5 +1,6 @@
 """Sharpness-aware updates: by hand on quadratics, against a plain module, and bits that do not depend on the pack."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ from torch.nn import functional as F
 
 from jobs.errors import StudyError
 from jobs.identity import condition_spec
+from jobs.store import open_store
 from jobs.study_file import parse_study
 from jobs.tasks import IGNORE
+from orchestrator.library import Library
+from orchestrator.verify import verify
+from tests.bitwise.drives import final, one_command
+from tests.bitwise.test_matrix import Killed, killed_at
 from tests.workers.test_models import condition, streams
 from workers.checkpoint import slice_digest
 from workers.determinism import make_deterministic
@@ -178,6 +184,29 @@ def test_a_trust_region_scales_the_radius_by_how_much_answers_change() -> None:
         each.train_step(0, *batch(GPT, [3, 1], 0))
     for tram, sam in zip(made.state().values(), same.state().values(), strict=True):
         torch.testing.assert_close(tram[0], sam[0], rtol=1e-4, atol=1e-6)
+
+
+STUDY = """\
+study: sharp
+task: {name: parity, bits: 6, subset: 2, test_size: 16}
+model: {family: gpt, layers: 1, width: 8, heads: 2, dropout: 0.1}
+optimizer: {learning_rate: 3e-3, sharpness_radius: {linear: [[2, 0.0], [8, 5.0]]}, trust_region_noise: 0.2}
+training: {steps: 8, batch_size: 8}
+probes: {every: 4}
+checkpoints: {milestones: [4], rolling: {every: 2}}
+seeds: {design: paired, count: 3}
+execution: {pack_width: 3}
+"""
+
+
+def test_rows_and_bytes_are_the_same_in_any_pack_and_after_a_kill(tmp_path: Path) -> None:
+    ends = [final(one_command(tmp_path / str(w), STUDY.replace("width: 3}", f"width: {w}}}"))) for w in (3, 1)]
+    with killed_at(5), suppress(Killed):
+        one_command(tmp_path / "killed", STUDY.replace("width: 3}", "width: 3, retries: 0}"))
+    ends.append(final(one_command(tmp_path / "killed", STUDY)))
+    assert ends[0] == ends[1] == ends[2]
+    library = Library(open_store(tmp_path / "3"))
+    assert verify(library.store, library.declared("sharp"), spans=3).findings == []
 
 
 def test_noise_needs_embeddings() -> None:
