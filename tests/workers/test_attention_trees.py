@@ -199,6 +199,30 @@ def test_the_weight_pushes_attention_off_the_trees_and_onto_them(tmp_path: Path)
     assert max(weights["0.0"]) < min(weights["-1.0"])
 
 
+def test_the_weight_may_change_in_a_fork_of_a_run_that_had_none(tmp_path: Path) -> None:
+    parents = STUDY.replace(", tree_attention: {piecewise: [[0, 0.1], [4, -0.1]]}", "").replace("3e-3", "1e-2")
+    (tmp_path / "trees.yaml").write_text(parents)
+    one_command(tmp_path / "store", parents)
+    fork = "fork: {study: trees.yaml, steps: [4]}\n"
+    children = parents.replace("study: trees", "study: arms").replace("count: 3", "count: 1")
+    arms = children.replace("masking: 0.3", "masking: 0.3, tree_attention: {piecewise: [[0, 1.0], [6, 0.0]]}") + fork
+    one_command(tmp_path / "store", arms)
+    one_command(tmp_path / "store", children.replace("study: arms", "study: held") + fork)
+    library = Library(open_store(tmp_path / "store"))
+    ends = {}
+    for name in ("trees", "arms", "held"):
+        rows = library.tables(name)["metrics"].to_pylist()
+        ends[name] = [
+            sorted((row["metric"], row["value"]) for row in rows if row["step"] == step and "trees." in row["metric"])
+            for step in (4, 8)
+        ]
+    assert ends["held"][1] == ends["trees"][1], "nothing was changed, so it ends as its parents do"
+    assert ends["arms"][0] in ([], ends["trees"][0])
+    off = [dict(ends[name][1])["trees.tree_attention"] for name in ("arms", "held")]
+    assert off[0] < off[1]
+    assert verify(library.store, library.declared("arms"), spans=3).findings == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
