@@ -13,6 +13,7 @@ from rich.table import Table
 
 from jobs.errors import QueryError
 from jobs.store import open_store
+from orchestrator.answers import csv_of, parquet_of, rows_of
 from orchestrator.cli.options import DEFAULT_STORE, StoreFolder
 from orchestrator.cli.show import console, print_json
 from orchestrator.library import Library
@@ -49,9 +50,9 @@ def command(
     if out is not None:
         _write(answer, chosen, out)
     elif chosen is Format.JSON:
-        print_json(_plain(answer))
+        print_json(rows_of(answer))
     elif chosen is Format.CSV:
-        _write_csv(answer, sys.stdout.buffer)
+        sys.stdout.buffer.write(csv_of(answer))
     elif chosen is Format.PARQUET:
         raise QueryError("Parquet is not for a terminal: give a file with --out")
     else:
@@ -63,39 +64,15 @@ def _write(answer: pa.Table, chosen: Format, out: Path) -> None:
         chosen = Format(out.suffix.removeprefix("."))
     try:
         if chosen is Format.PARQUET:
-            import pyarrow.parquet as pq
-
-            pq.write_table(answer, out)
+            out.write_bytes(parquet_of(answer))
         elif chosen is Format.JSON:
             import json
 
-            out.write_text(json.dumps(_plain(answer), ensure_ascii=False), encoding="utf-8")
+            out.write_text(json.dumps(rows_of(answer), ensure_ascii=False), encoding="utf-8")
         else:
-            with out.open("wb") as file:
-                _write_csv(answer, file)
+            out.write_bytes(csv_of(answer))
     except OSError as error:
         raise QueryError(f"{out} cannot be written: {error.strerror}") from None
-
-
-def _write_csv(answer: pa.Table, sink: object) -> None:
-    from pyarrow import csv
-
-    csv.write_csv(answer, sink)
-
-
-def _plain(answer: pa.Table) -> list[dict[str, object]]:
-    """Return rows of JSON values: what JSON does not know (NaN, dates) becomes null or text."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, float):
-            return value if value == value and abs(value) != float("inf") else None
-        if value is None or isinstance(value, bool | int | str):
-            return value
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else str(value)
-
-    return [{key: plain(value) for key, value in row.items()} for row in answer.to_pylist()]
 
 
 def _print(answer: pa.Table) -> None:

@@ -20,9 +20,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from jobs.errors import NotFound, QueryError, SeedbedError
+from orchestrator.answers import KINDS, columns_of, file_of
 from orchestrator.dashboard import charts
 from orchestrator.dashboard.alerts import Alert
-from orchestrator.dashboard.answers import KINDS, columns_of, file_of
 from orchestrator.dashboard.guard import visitor_of
 from orchestrator.dashboard.kept import Kept
 from orchestrator.dashboard.pages.cluster import cluster

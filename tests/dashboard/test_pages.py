@@ -22,9 +22,9 @@ from jobs.errors import NotFound, QueryError
 from jobs.layout import PackKeys
 from jobs.records import TABLES, Status
 from jobs.store import LocalStore, open_store
+from orchestrator.answers import csv_of
 from orchestrator.collected import Collected
 from orchestrator.dashboard.alerts import Alarm, Pace, alerts_of
-from orchestrator.dashboard.answers import csv_of
 from orchestrator.dashboard.charts import reduce_to_pixels
 from orchestrator.dashboard.feed import Feed, News, Shelf
 from orchestrator.dashboard.filters import Columns, where

@@ -106,6 +106,9 @@ def test_text_output_names_runs_and_next_commands(home: Path) -> None:
     assert "model.width=8" in invoke("status", "tiny", "--store", "s")
     assert "finished" in invoke("query", "--store", "s", "SELECT status FROM runs")
     assert invoke("query", "--store", "s", "SELECT 1 AS a", "--format", "csv").strip() == '"a"\n1'
+    lists = invoke("query", "--store", "s", "SELECT [0.5, 1] AS a, sum(2::INT) AS b", "--format", "csv")
+    assert lists.splitlines() == ['"a","b"', '"[0.5, 1]",2']
+    assert json.loads(invoke("query", "--store", "s", "SELECT sum(2::INT) AS b", "--json")) == [{"b": 2}]
 
 
 @pytest.mark.parametrize("name", ["answer.csv", "answer.json", "answer.parquet"])

@@ -1,8 +1,8 @@
 """Compare: conditions of one study or of several, side by side, over the same axes."""
 
 from jobs.errors import NotFound
+from orchestrator.answers import rows_of
 from orchestrator.dashboard import questions
-from orchestrator.dashboard.answers import rows_of
 from orchestrator.dashboard.pages.study import conditions_of, metrics_of
 from orchestrator.dashboard.view import Body, Params, View
 

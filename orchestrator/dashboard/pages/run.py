@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
 from jobs.store import LocalStore, Store, get_record, read_manifest, verified
+from orchestrator.answers import columns_of, rows_of
 from orchestrator.dashboard import questions
-from orchestrator.dashboard.answers import columns_of, rows_of
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.pages.cluster import file_time
 from orchestrator.dashboard.view import Body, Params, View

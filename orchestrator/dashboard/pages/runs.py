@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import NotFound, QueryError
+from orchestrator.answers import columns_of, rows_of
 from orchestrator.dashboard import questions
-from orchestrator.dashboard.answers import columns_of, rows_of
 from orchestrator.dashboard.charts import packed
 from orchestrator.dashboard.feed import Shelf
 from orchestrator.dashboard.filters import Columns, where

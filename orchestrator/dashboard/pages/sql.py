@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from jobs.errors import QueryError
 from jobs.records import ESTIMATES, TABLES
-from orchestrator.dashboard.answers import columns_of
+from orchestrator.answers import columns_of
 from orchestrator.dashboard.pages.runs import study_of
 from orchestrator.dashboard.questions import EXAMPLES
 from orchestrator.dashboard.sandbox import Answer

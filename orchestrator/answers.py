@@ -1,6 +1,7 @@
 """Tables on their way out: JSON, CSV whose cells no spreadsheet takes for formulas, and Parquet."""
 
 import io
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -45,7 +46,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def csv_of(table: pa.Table) -> bytes:
-    """Return the table as CSV; a text that begins as a formula does gets an apostrophe before it (OWASP)."""
+    """Return the table as CSV, lists in it as JSON; a text that begins as a formula does gets an apostrophe (OWASP)."""
     safe = [_without_formulas(column) for column in table.columns]
     names = [_safe_name(name) for name in table.column_names]
     sink = io.BytesIO()
@@ -57,7 +58,8 @@ def _without_formulas(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_nested(column.type):
-        column = pa.chunked_array([pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())])
+        texts = [None if v is None else json.dumps(_value(v), ensure_ascii=False) for v in column.to_pylist()]
+        column = pa.chunked_array([pa.array(texts, pa.string())])
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column
     return pc.replace_substring_regex(column, rf"({_FORMULA})", r"'\1")
