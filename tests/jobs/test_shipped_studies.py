@@ -10,6 +10,7 @@ import pytest
 
 from jobs.study import Study
 from jobs.study_file import parse_study, read_study
+from orchestrator.imports.mapping import read_mapping
 from orchestrator.machine import Machine
 from orchestrator.plan import plan
 
@@ -34,7 +35,9 @@ def make_studies() -> ModuleType:
     return module
 
 
-SHOWN = {one.study: one for one in make_studies().SHOWN}
+MADE = make_studies()
+SHOWN = {one.study: one for one in MADE.SHOWN if not one.imported}
+IMPORTED = {one.study: one for one in MADE.SHOWN if one.imported}
 
 
 @pytest.fixture(params=sorted(name for name in SHOWN if name != "basins-inits"))  # it has its page with `basins`
@@ -98,6 +101,16 @@ def test_every_study_is_run_by_make_studies_and_has_a_page_that_says_all(name: s
     assert read_study(FOLDER / f"{name}.yaml").settings.paper.rpartition("arXiv ")[2] in page
     index = (ROOT / "docs" / "studies" / "README.md").read_text(encoding="utf-8")
     assert f"({name}.md)" in index
+
+
+@pytest.mark.parametrize("name", sorted(IMPORTED))
+def test_what_was_trained_elsewhere_has_a_mapping_and_a_page_that_shows_it(name: str) -> None:
+    assert IMPORTED[name].asked
+    assert IMPORTED[name].figures
+    mapping = MADE.MAPPINGS / f"{name}.yaml"
+    read_mapping(mapping)  # or every fault in it
+    pages = [page for page in (ROOT / "docs").rglob("*.md") if f"examples/{name}.yaml" in page.read_text("utf-8")]
+    assert pages
 
 
 def test_pictures_are_small() -> None:
