@@ -194,6 +194,6 @@ def test_no_script_outlives_its_pack(tmp_path: Path, name: str) -> None:
         worker.wait(60)
     assert gone(script)
     end = time.monotonic() + 20
-    while list((tmp_path / "tmp").glob("seedbed-*")):
+    while list((tmp_path / "tmp").glob("seedbed-*/files")):
         assert time.monotonic() < end, "its folder goes, too"
         time.sleep(0.02)

@@ -12,7 +12,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from jobs.errors import Corrupt
 from jobs.identity import sha256
 from jobs.layout import file_key
 from jobs.schedule import steps_of
+from jobs.scratch import Scratch
 from jobs.script_files import PYTHON
 from jobs.seeds import Seeds
 from jobs.spec import CommandSpec, Condition, Given
@@ -100,8 +100,8 @@ class Script:
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """Yield a private folder for a script and its checkpoints, below TMPDIR; it is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="seedbed-", ignore_cleanup_errors=True) as name:
-        yield Path(name).resolve()
+    with Scratch("script") as folder:
+        yield folder.resolve()
 
 
 @contextmanager
