@@ -8,7 +8,6 @@ named and refused.
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from jobs.errors import Corrupt
 from jobs.parquet import dataset, read_table, read_where
 from jobs.records import METRICS, TABLES
-from jobs.scratch import Scratch
+from jobs.scratch import Scratch, drop
 from jobs.store import Manifest, Store, open_store, verified
 from orchestrator.parts import Part
 
@@ -76,12 +75,7 @@ class Kept:
 
     def __init__(self, workspace: Workspace, key: str) -> None:
         self.workspace = workspace
-        weakref.finalize(self, _remove, workspace.store.local(key))
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
+        weakref.finalize(self, drop, workspace.store.local(key))
 
 
 @dataclass(slots=True)
