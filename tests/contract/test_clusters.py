@@ -116,7 +116,8 @@ def test_a_process_takes_one_pack_after_another(cluster: Cluster, store: LocalSt
         pytest.skip("the fake has no process")
     processes = set()
     for number in range(3):
-        pack_id = request_pack(store, study(), f"pack.{number:04d}")
+        others = study(seeds=f"{{design: paired, count: 3, first: {10 * number}}}")
+        pack_id = request_pack(store, others, f"pack.{number:04d}")
         cluster.launch(store.url, pack_id, 1)
         assert isinstance(wait_for(cluster, bool)[0], PackEnded)
         processes.add(get_record(store, PackKeys(pack_id).claim)["pid"])

@@ -1,5 +1,6 @@
 """DeepSpeed's ZeRO on two processes: the numbers of one process, exact resumption, and what is missing without it."""
 
+import os
 import sys
 from contextlib import closing
 
@@ -63,6 +64,8 @@ def test_bf16_keeps_float32_weights() -> None:
     assert all(tensor.dtype == torch.float32 for tensor in end.values())
     weights = {name: tensor for name, tensor in end.items() if name.startswith("model.")}
     assert 1e-6 < differences(weights, {name: fine[name] for name in weights}) < 0.05
+    left = [name for name in os.environ if name.startswith("ACCELERATE_")]
+    assert left == [], "a Trainer in this process, or a script that it starts, would take it for its own wish"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ ports, so that two runs on a node never collide. What goes between them is tenso
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from workers.models.huggingface import library
 
 _MEETING = timedelta(minutes=5)
 _PATIENCE = timedelta(days=7)  # a rank waits while the first one writes a checkpoint; if that dies, it hears so
+_OF_ACCELERATE = "ACCELERATE_"
 _BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
@@ -57,9 +59,7 @@ class World:
     def accelerator(self, spec: AccelerateSpec | DeepSpeedSpec, **options: Any) -> Any:
         """Return a new Accelerator for these processes; raises ModelError where the package is missing."""
         accelerate = library("accelerate", f"engine {spec.name}")
-        # Its state is the process's, and outlives the run for which it was made.
-        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
-        accelerate.state.GradientState._reset_state()  # noqa: SLF001
+        _forget_accelerate()
         precision = "bf16" if spec.precision == "bf16" else "no"
         return accelerate.Accelerator(mixed_precision=precision, **{"cpu": self.device.type == "cpu", **options})
 
@@ -76,11 +76,12 @@ def joined(folder: Path, rank: int, size: int, kind: str) -> Iterator[World]:
     if dist.is_initialized():  # libraries would take it for a run of several processes, and wait for ever
         raise ModelError("this process is one of several that train a run: it cannot train another beside it")
     if size == 1:
-        yield world
+        with _accelerate_forgotten():
+            yield world
         return
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    with _told_by_environment(world):
+    with _accelerate_forgotten(), _told_by_environment(world):
         store = FileStore(str(folder / "meeting"), size)
         dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=_MEETING)
         try:
@@ -88,6 +89,27 @@ def joined(folder: Path, rank: int, size: int, kind: str) -> Iterator[World]:
             yield world
         finally:
             dist.destroy_process_group()
+
+
+def _forget_accelerate() -> None:
+    """Drop accelerate's state, which is the process's and outlives the run for which it was made."""
+    state = sys.modules.get("accelerate.state")
+    if state is not None:
+        state.AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
+        state.GradientState._reset_state()  # noqa: SLF001
+
+
+@contextmanager
+def _accelerate_forgotten() -> Iterator[None]:
+    """Take back what accelerate keeps and says in the environment: whatever trains here next would heed it."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(_OF_ACCELERATE)}
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith(_OF_ACCELERATE)]:
+            del os.environ[name]
+        os.environ.update(before)
+        _forget_accelerate()
 
 
 @contextmanager
