@@ -19,10 +19,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.packing import LENGTH, VOCABULARY, condition, tokens
+from benchmarks.packing import sized
 from jobs.claims import FRESH, claim
 from jobs.layout import PackKeys
-from jobs.seeds import Seeds, Streams
 from jobs.store import open_store
 from workers.crew import Crew, Member
 from workers.determinism import make_deterministic
@@ -37,12 +36,12 @@ RUNS = 8
 
 def engine_of(width: int) -> PackedEngine:
     """Return a pack of 8 runs of the model that `benchmarks.packing` measures."""
-    return PackedEngine(condition(width), VOCABULARY, LENGTH, [Streams(Seeds(i, i, i, 0)) for i in range(RUNS)], "cpu")
+    return sized(width).engine(RUNS)
 
 
 def seconds_per_step(width: int, steps: int) -> float:
     """Return the median seconds of a training step in this process."""
-    engine, (inputs, targets) = engine_of(width), tokens(RUNS)
+    engine, (inputs, targets) = engine_of(width), sized(width).tokens(RUNS)
     taken = []
     for step in range(steps):
         start = time.perf_counter()
@@ -76,7 +75,7 @@ def one(switch: str, width: int, steps: int) -> float:
 def checkpoints(width: int, every: int, rounds: int) -> tuple[float, float, float]:
     """Return a loop's time with checkpoints over without, what a save holds it up over a whole save, and MB."""
     make_deterministic(2, RUNS)
-    engine, (inputs, targets) = engine_of(width), tokens(RUNS)
+    engine, (inputs, targets) = engine_of(width), sized(width).tokens(RUNS)
     tally, ratios, still, whole = Tally.empty(RUNS), [], [], []
     with tempfile.TemporaryDirectory(dir=".", prefix="bench-") as folder, Writer() as writer:
         store = open_store(Path(folder) / "store", create=True)

@@ -5,85 +5,35 @@
 Every arm is a process of its own, so that its memory is its own. Processes that run side by side wait for each
 other before they measure; where `nvidia-cuda-mps-control` is there, they are measured under MPS, too, with a daemon of
 this program's own. `--whole` adds one run of 124 million parameters in bf16 with the engine `accelerate`. Products are
-counted as in `benchmarks.packing`, against a large product of the same precision in the same process. On a CPU
+counted as in `benchmarks.models`, against a large product of the same precision in the same process. On a CPU
 (`--device cpu`) the same code runs, for its test.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
-from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from benchmarks.packing import use_fast_attention
+from benchmarks.models import Size, matrix_rate, one_at_a_time, packed, seconds
 from jobs.seeds import Seeds, Streams
-from jobs.spec import Condition
 from workers.determinism import make_deterministic
 from workers.engines.modules import ModuleEngine
-from workers.engines.packed import PackedEngine
 from workers.engines.replica import Shape
-from workers.models import plain
 
 PACKS, SIDE_BY_SIDE = (1, 2, 8, 32, 64, 128, 256, 512), (1, 4, 16)
 GOAL_WIDTH, GOAL_TIMES, GOAL_SHARE = 64, 20, 0.5
 MATRIX = {"cuda": 8192, "cpu": 512}
 _WARM_UP = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A model and its batch."""
-
-    layers: int
-    width: int
-    heads: int
-    vocabulary: int
-    length: int
-    batch: int
-
-    @property
-    def step_flops(self) -> float:
-        """Return the FLOPs of products in one step of one run: weights, attention and head, forward and backward."""
-        return 6.0 * self.batch * self.length * (self.weights + self.layers * 2 * self.length * self.width)
-
-    @property
-    def weights(self) -> int:
-        """Return how many weights are in products; the head's are the embedding's."""
-        return self.layers * 12 * self.width**2 + self.vocabulary * self.width
-
-    def condition(self, **more: Any) -> Condition:
-        """Return the model as a condition."""
-        return Condition.model_validate(
-            {
-                "task": {"name": "random", "code": "version:1", "parameters": {}},
-                "model": {"family": "gpt", "layers": self.layers, "width": self.width, "heads": self.heads},
-                "optimizer": {"learning_rate": 1e-3},
-                "training": {"steps": 100_000, "batch_size": self.batch},
-                "probes": [],
-                "milestones": [],
-            }
-            | more
-        )
-
-    def tokens(self, runs: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return inputs and targets [run, batch, length]."""
-        drawn = np.random.default_rng(0).integers(0, self.vocabulary, size=(2, runs, self.batch, self.length))
-        return drawn[0], drawn[1]
-
-
 SIZES = {
     "tiny": Size(2, 16, 4, 32, 32, 32),
     "small": Size(2, 64, 4, 32, 32, 32),
@@ -91,37 +41,6 @@ SIZES = {
     "large": Size(8, 512, 8, 512, 128, 16),
     "whole": Size(12, 768, 12, 50_304, 512, 16),
 }
-
-
-def pack(size: Size, runs: int, device: str) -> Callable[[], None]:
-    """Return a function that makes one step of a pack."""
-    streams = [Streams(Seeds(i, i, i, 0)) for i in range(runs)]
-    engine = PackedEngine(size.condition(), size.vocabulary, size.length, streams, device)
-    inputs, targets = size.tokens(runs)
-    steps = iter(range(10**9))
-    return lambda: engine.train_step(next(steps), inputs, targets)
-
-
-def alone(size: Size, device: str, *, compiled: bool) -> Callable[[], None]:
-    """Return a function that makes one step of one run in plain PyTorch, fused and with its fast attention."""
-    module = plain.build(size.condition().model, size.vocabulary, size.length)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(0.0, 0.02, generator=generator)
-    use_fast_attention(module)
-    module = module.to(device)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    inputs, targets = (torch.from_numpy(part[0]).to(device) for part in size.tokens(1))
-    forward = torch.compile(module) if compiled else module
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(forward(inputs).flatten(0, 1), targets.flatten()).backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-
-    return step
 
 
 def whole(size: Size, device: str) -> Callable[[], None]:
@@ -134,35 +53,15 @@ def whole(size: Size, device: str) -> Callable[[], None]:
     return lambda: engine.train_step(next(steps), inputs, targets)
 
 
-def seconds(step: Callable[[], None], device: str, at_least: float) -> float:
-    """Return the mean time of a step over at least so many seconds."""
-    count, start = 0, time.perf_counter()
-    while True:
-        step()
-        count += 1
-        if time.perf_counter() - start >= at_least:
-            if device == "cuda":
-                torch.cuda.synchronize()
-            return (time.perf_counter() - start) / count
-
-
-def matrix_rate(device: str, kind: torch.dtype) -> float:
-    """Return the measured FLOP/s of a large product."""
-    rows = MATRIX[device]
-    a, b = (torch.randn(rows, rows, device=device, dtype=kind) for _ in range(2))
-    times = [seconds(lambda: torch.mm(a, b), device, 0.05) for _ in range(5)]
-    return 2 * rows**3 / statistics.median(times)
-
-
 def carry_out(arm: str, size: Size, device: str, at_least: float, ready: Path | None) -> dict[str, float]:
     """Measure one arm in this process: run-steps a second, GB at the most, share of the matrix rate."""
     kind, _, number = arm.partition(" ")
     runs = int(number or 1)
     make_deterministic(1 if device == "cpu" else 8, runs)
     made: dict[str, Callable[[], Callable[[], None]]] = {
-        "pack": lambda: pack(size, runs, device),
-        "alone": lambda: alone(size, device, compiled=False),
-        "compiled": lambda: alone(size, device, compiled=True),
+        "pack": lambda: packed(size, runs, device),
+        "alone": lambda: one_at_a_time(size, device),
+        "compiled": lambda: one_at_a_time(size, device, compiled=True),
         "whole": lambda: whole(size, device),
     }
     step = made[kind]()
@@ -172,9 +71,10 @@ def carry_out(arm: str, size: Size, device: str, at_least: float, ready: Path | 
         (ready / str(os.getpid())).touch()
         while not (ready / "go").exists():
             time.sleep(0.01)
-    rate = runs / seconds(step, device, at_least)
+    rate = runs / seconds(step, at_least, device)
     bytes_most = torch.cuda.max_memory_allocated() if device == "cuda" else 0
-    matrix = matrix_rate(device, torch.bfloat16 if kind == "whole" else torch.float32) if ready is None else np.nan
+    precision = torch.bfloat16 if kind == "whole" else torch.float32
+    matrix = matrix_rate(MATRIX[device], device, precision) if ready is None else np.nan
     return {"rate": rate, "gb": bytes_most / 1e9, "share": rate * size.step_flops / matrix}
 
 

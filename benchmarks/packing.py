@@ -13,129 +13,29 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 
-from jobs.seeds import Seeds, Streams
-from jobs.spec import Condition
+from benchmarks.models import Size, matrix_rate, one_at_a_time, packed, seconds
 from workers.determinism import make_deterministic
-from workers.engines.packed import PackedEngine
-from workers.models import plain
 
 VOCABULARY, LAYERS, HEADS = 32, 2, 4
 LENGTH, BATCH = int(os.environ.get("BENCH_LENGTH", "32")), int(os.environ.get("BENCH_BATCH", "32"))
 PACK_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def condition(width: int) -> Condition:
+def sized(width: int) -> Size:
     """Return the model that is measured: 2 layers, 4 heads, 32 tokens, batch 32."""
-    return Condition.model_validate(
-        {
-            "task": {"name": "random", "code": "version:1", "parameters": {}},
-            "model": {"family": "gpt", "layers": LAYERS, "width": width, "heads": HEADS},
-            "optimizer": {"learning_rate": 1e-3},
-            "training": {"steps": 100_000, "batch_size": BATCH},
-            "probes": [],
-            "milestones": [],
-        }
-    )
-
-
-def tokens(runs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs and targets [run, batch, length], a target at every position."""
-    generator = np.random.default_rng(0)
-    return tuple(generator.integers(0, VOCABULARY, size=(runs, BATCH, LENGTH)) for _ in range(2))  # type: ignore[return-value]
-
-
-def packed(width: int, runs: int) -> Callable[[], None]:
-    """Return a function that makes one step of a pack."""
-    engine = PackedEngine(
-        condition(width), VOCABULARY, LENGTH, [Streams(Seeds(i, i, i, 0)) for i in range(runs)], "cpu"
-    )
-    inputs, targets = tokens(runs)
-    steps = iter(range(10**9))
-    return lambda: engine.train_step(next(steps), inputs, targets)
-
-
-def one_at_a_time(width: int) -> Callable[[], None]:
-    """Return a function that makes one step of one run in plain PyTorch."""
-    module = plain.build(condition(width).model, VOCABULARY, LENGTH)
-    engine = PackedEngine(condition(width), VOCABULARY, LENGTH, [Streams(Seeds(0, 0, 0, 0))], "cpu")
-    module.load_state_dict({n: engine.state()[f"model.{n}"][0] for n, _ in module.named_parameters()})
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    inputs, targets = (torch.from_numpy(part[0]) for part in tokens(1))
-    use_fast_attention(module)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(module(inputs).flatten(0, 1), targets.flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-
-    return step
-
-
-def use_fast_attention(module: torch.nn.Module) -> None:
-    """Let the plain module use the attention and the norm that PyTorch has: the peer as a good user writes it."""
-    assert isinstance(module, plain.PlainGpt)
-    for block in module.blocks:
-        block.attention.forward = _fast_attention(block.attention)  # type: ignore[union-attr, method-assign]
-    for gain in [module.norm, *(n for b in module.blocks for n in (b.norm_1, b.norm_2))]:  # type: ignore[union-attr]
-        gain.forward = lambda x, gain=gain: F.rms_norm(x, x.shape[-1:], gain.gain, 1e-5)  # type: ignore[method-assign, union-attr]
-
-
-def _fast_attention(attention: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        batch, length, width = x.shape
-        q, k, v = (x @ attention.qkv).view(batch, length, 3, HEADS, -1).permute(2, 0, 3, 1, 4)  # type: ignore[union-attr]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return mixed.transpose(1, 2).reshape(batch, length, width) @ attention.out  # type: ignore[return-value]
-
-    return forward
-
-
-def seconds(step: Callable[[], None], at_least: float) -> float:
-    """Return the mean time of a step over at least so many seconds."""
-    count, start = 0, time.perf_counter()
-    while True:
-        step()
-        count += 1
-        elapsed = time.perf_counter() - start
-        if elapsed >= at_least:
-            return elapsed / count
-
-
-def matrix_rate() -> float:
-    """Return the measured FLOP/s of a large product."""
-    a, b = torch.randn(2, 2048, 2048).unbind(0)
-    a, b = a.contiguous(), b.contiguous()
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / statistics.median(times)
-
-
-def step_flops(width: int) -> float:
-    """Return the FLOPs of products in one step of one run: weights, attention and head, forward and backward."""
-    rows = BATCH * LENGTH
-    weights = LAYERS * 12 * width * width + VOCABULARY * width
-    attention = LAYERS * 2 * LENGTH * width
-    return 6.0 * rows * (weights + attention)
+    return Size(LAYERS, width, HEADS, VOCABULARY, LENGTH, BATCH)
 
 
 def candidates(width: int, threads: int) -> Iterator[tuple[str, Callable[[], None], int]]:
     """Yield name, step and runs of everything that shares a process."""
     make_deterministic(threads, 64)
-    yield "one at a time", one_at_a_time(width), 1
+    yield "one at a time", one_at_a_time(sized(width)), 1
     for runs in PACK_WIDTHS:
-        yield f"pack of {runs}", packed(width, runs), runs
+        yield f"pack of {runs}", packed(sized(width), runs), runs
     try:
         from benchmarks.jax_peer import jax_step
     except ImportError:
@@ -177,7 +77,7 @@ def measure(width: int, threads: int, repeats: int, at_least: float) -> None:
     print("| what | run-steps/s | × one at a time | share of the matrix rate |")
     print("| --- | --- | --- | --- |")
     for name, value in medians.items():
-        share = value * step_flops(width) / rate
+        share = value * sized(width).step_flops / rate
         mark = " **best pack**" if name == best else ""
         print(f"| {name}{mark} | {value:,.0f} | {value / peer:.2f} | {share:.0%} |")
     sys.stdout.flush()
@@ -194,7 +94,8 @@ def main() -> None:
     if given.alone:
         torch.set_num_threads(1)
         runs = int(given.alone.rpartition(" ")[2]) if given.alone.startswith("pack") else 1
-        step = packed(given.widths[0], runs) if given.alone.startswith("pack") else one_at_a_time(given.widths[0])
+        size = sized(given.widths[0])
+        step = packed(size, runs) if given.alone.startswith("pack") else one_at_a_time(size)
         step()
         print(runs / seconds(step, given.seconds))
         return

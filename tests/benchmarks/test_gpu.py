@@ -5,6 +5,7 @@ import re
 import pytest
 
 from benchmarks import gpu
+from benchmarks.models import Size
 
 
 def test_every_arm_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,5 +44,5 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatc
 
 def test_products_are_counted_as_by_hand() -> None:
     # Per token and layer: 12 width² weights, and 2 × length × width of attention; forward and backward are 6 × that.
-    size = gpu.Size(layers=1, width=2, heads=1, vocabulary=3, length=5, batch=7)
+    size = Size(layers=1, width=2, heads=1, vocabulary=3, length=5, batch=7)
     assert size.step_flops == 6 * 35 * (12 * 4 + 3 * 2 + 2 * 5 * 2)
