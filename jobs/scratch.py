@@ -21,7 +21,7 @@ class Scratch:
     def __init__(self, what: str) -> None:
         prefix = f"seedbed-{what}-{os.getuid()}-"
         _sweep(prefix)
-        top = Path(tempfile.mkdtemp(prefix=prefix))
+        top = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
         # Whoever can take this lock knows that the process is gone, in whatever container it was. It gets its name when
         # it is held: in between it would look like a dead one's.
         held = os.open(top / f"{_LOCK}.new", os.O_CREAT | os.O_RDWR, 0o600)

@@ -44,8 +44,7 @@ def _joined(folder: str, path: str) -> str:
 @contextmanager
 def laid_out(files: Mapping[str, str], study_file: str) -> Iterator[Path]:
     """Yield a private folder with the files; raises StudyError for one that would lie outside of it."""
-    with Scratch("study") as made:
-        top = made.resolve()
+    with Scratch("study") as top:
         folder = top.joinpath(*["study"] * _DEPTH)
         folder.mkdir(parents=True)
         for path, text in files.items():

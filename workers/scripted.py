@@ -16,7 +16,7 @@ from workers.checkpoint import Kind
 from workers.checkpoint_files import state_of
 from workers.crew import Crew
 from workers.engines.command import Script
-from workers.engines.guard import NOT_STARTED
+from workers.engines.guard import NOT_STARTED, SIGNALLED
 from workers.probes import Rows
 from workers.reports import Diverged, Kept, Measured, Proven, ReportRefused, Reports, Said
 from workers.train import Plan
@@ -24,8 +24,6 @@ from workers.train import Plan
 LEAST_S = 1800.0  # between two reports of a script, before it counts as standing still: an evaluation may take so long
 GRACE_S = 25.0  # for a script that is asked to leave; Kubernetes kills 30 s after its signal
 _LOOK_S = 0.02
-_SIGNALLED = 128
-
 
 Witness = Callable[[Mapping[str, str]], str]
 
@@ -134,11 +132,11 @@ def _conclude(code: int, step: int, plan: Plan, script: Script, crew: Crew, *, s
         told = f"script: ended {reached}, and the study declares {plan.steps}"
     else:
         told = f"script: ended {ending(code)}{f': {words}' if words else ''}"
-        if code > _SIGNALLED or (step >= 0 and code != NOT_STARTED):
+        if code > SIGNALLED or (step >= 0 and code != NOT_STARTED):
             raise ScriptLost(told)
     crew.leave(crew.members[0], Status.FAILED, crew.step, told)
 
 
 def ending(code: int) -> str:
     """Return an exit code in words."""
-    return f"by signal {code - _SIGNALLED}" if code > _SIGNALLED else f"with code {code}"
+    return f"by signal {code - SIGNALLED}" if code > SIGNALLED else f"with code {code}"

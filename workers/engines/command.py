@@ -74,7 +74,7 @@ class Script:
     def ended(self) -> int | None:
         """Return its exit code, 128 + n after signal n; None while it runs."""
         code = self.process.poll()
-        return None if code is None else code if code >= 0 else 128 - code
+        return None if code is None else guard.exit_code(code)
 
     def ask_to_leave(self) -> None:
         """Send SIGTERM to its process group."""
@@ -97,11 +97,9 @@ class Script:
                 self.process.stdin.flush()
 
 
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """Yield a private folder for a script and its checkpoints, below TMPDIR; it is gone afterwards."""
-    with Scratch("script") as folder:
-        yield folder.resolve()
+def private_folder() -> Scratch:
+    """Return a private folder for a script and its checkpoints, below TMPDIR; a context after which it is gone."""
+    return Scratch("script")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import sys
 
 LEAVE, KILL = b"T", b"K"
 NOT_STARTED = 127
-_SIGNALLED = 128
+SIGNALLED = 128  # and the number of the signal
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,7 +46,12 @@ def main() -> int:
                 shutil.rmtree(folder, ignore_errors=True)
     code = script.wait()
     _signal(script.pid, signal.SIGKILL)  # what the script left behind in its group
-    return code if code >= 0 else _SIGNALLED - code
+    return exit_code(code)
+
+
+def exit_code(code: int) -> int:
+    """Return an exit code as a shell tells it: 128 + n after signal n."""
+    return code if code >= 0 else SIGNALLED - code
 
 
 def _as_ever() -> None:
