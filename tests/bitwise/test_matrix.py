@@ -4,8 +4,7 @@ A kill is a process that ends in the middle of a step: what was not committed is
 rolling checkpoint are trained again. (Real SIGKILLs: tests/workers/test_pack.py and tests/e2e.)
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from jobs.identity import canonical_json
 from jobs.store import open_store
 from jobs.study import Run
 from jobs.study_file import parse_study
+from tests.bitwise.drives import Killed, killed_at
 from tests.workers.conftest import Pack
-from workers import batches
 from workers.pack import run_pack
 
 STUDY = """\
@@ -41,25 +40,6 @@ MODELS: list[dict[str, Any]] = [
 ]
 WIDTHS, THREADS, KILLS = (1, 3, 8), (1, 2), ((), (3, 5))
 PLACES = [(w, slot, t, kills) for w in WIDTHS for slot in range(w) for t in THREADS for kills in KILLS]
-
-
-class Killed(BaseException):
-    """The process ended here."""
-
-
-@contextmanager
-def killed_at(step: int) -> Iterator[None]:
-    """End the process, in effect, when it wants the batch of `step`."""
-    draw = batches.Batches.at
-
-    def at(self: batches.Batches, now: int) -> batches.Stacked:
-        if now == step:
-            raise Killed
-        return draw(self, now)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches.Batches, "at", at)
-        yield
 
 
 def digests(folder: Path, packs: list[list[Run]], threads: int, kills: tuple[int, ...]) -> tuple[dict[str, str], Any]:

@@ -14,8 +14,7 @@ from orchestrator.declared import read_declared
 from orchestrator.library import Library
 from orchestrator.scheduler import drive
 from orchestrator.verify import verify
-from tests.bitwise.drives import STUDY, final, one_command
-from tests.bitwise.test_matrix import killed_at
+from tests.bitwise.drives import STUDY, final, killed_at, one_command
 from workers import pack
 from workers.determinism import Environment
 

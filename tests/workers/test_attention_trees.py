@@ -1,6 +1,5 @@
 """Attention and trees: maps made by hand with a known UAS, the slope of the loss term, and rows that know no pack."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from jobs.study_file import parse_study
 from jobs.tasks.task import IGNORE, Mean, Score, Trees
 from orchestrator.library import Library
 from orchestrator.verify import verify
-from tests.bitwise.drives import final, one_command
-from tests.bitwise.test_matrix import Killed, killed_at
+from tests.bitwise.drives import one_command, same_in_packs_and_after_a_kill
 from tests.workers.test_engine import one_thread_afterwards
 from tests.workers.test_models import condition, streams
 from workers.attention_trees import Look, found_heads, offset_heads, spans, tree_measures, tree_scores, tree_slope
@@ -177,16 +175,10 @@ execution: {pack_width: 3}
 
 
 def test_rows_and_bytes_are_the_same_in_any_pack_and_after_a_kill(tmp_path: Path) -> None:
-    ends = [final(one_command(tmp_path / str(w), STUDY.replace("width: 3}", f"width: {w}}}"))) for w in (3, 1)]
-    with killed_at(5), suppress(Killed):
-        one_command(tmp_path / "killed", STUDY.replace("width: 3}", "width: 3, retries: 0}"))
-    ends.append(final(one_command(tmp_path / "killed", STUDY)))
-    assert ends[0] == ends[1] == ends[2]
-    rows = {(row["step"], row["metric"]) for row in ends[0][0]}  # type: ignore[index]
+    end = same_in_packs_and_after_a_kill(tmp_path, STUDY)
+    rows = {(row["step"], row["metric"]) for row in end[0]}  # type: ignore[index]
     assert {(step, f"trees.{what}") for step in (0, 4, 8) for what in ("uas", "offset_uas", "tree_attention")} <= rows
     assert {(8, "attractor.accuracy"), (8, "agreement.accuracy"), (8, "heldout.loss")} <= rows
-    library = Library(open_store(tmp_path / "3"))
-    assert verify(library.store, library.declared("trees"), spans=3).findings == []
 
 
 def test_the_weight_pushes_attention_off_the_trees_and_onto_them(tmp_path: Path) -> None:

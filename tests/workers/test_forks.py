@@ -13,8 +13,7 @@ from jobs.study_file import parse_study, read_study
 from orchestrator.declared import read_declared
 from orchestrator.library import Library
 from orchestrator.verify import verify
-from tests.bitwise.drives import final, one_command
-from tests.bitwise.test_matrix import Killed, killed_at
+from tests.bitwise.drives import Killed, final, killed_at, one_command
 from workers.replay import engine_of, is_redrawn, replay
 from workers.stored import load_task, stored_run
 

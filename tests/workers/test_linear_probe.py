@@ -16,8 +16,7 @@ from jobs.tasks.dependencies import Dependencies
 from jobs.tasks.task import Batch, Mean, Score
 from orchestrator.library import Library
 from orchestrator.verify import verify
-from tests.bitwise.drives import final, one_command
-from tests.bitwise.test_matrix import Killed, killed_at
+from tests.bitwise.drives import Killed, final, killed_at, one_command
 from workers.linear_probe import MOST_CLASSES, accuracy, fitted, places_of, probe_measures
 
 STREAMS = Streams(Seeds(0, 0, 0, 0))

@@ -12,14 +12,10 @@ from torch.nn import functional as F
 
 from jobs.errors import StudyError
 from jobs.seeds import Seeds, Streams
-from jobs.store import open_store
 from jobs.study_file import parse_study
 from jobs.tasks.masking import masked
 from jobs.tasks.task import IGNORE, Batch
-from orchestrator.library import Library
-from orchestrator.verify import verify
-from tests.bitwise.drives import final, one_command
-from tests.bitwise.test_matrix import Killed, killed_at
+from tests.bitwise.drives import Killed, final, killed_at, one_command, same_in_packs_and_after_a_kill
 from tests.workers.test_engine import digests, one_thread_afterwards
 from tests.workers.test_models import condition, streams
 from workers.engines.packed import PackedEngine
@@ -134,15 +130,9 @@ def trained(folder: Path, text: str) -> Any:
 
 
 def test_killed_or_in_other_packs_runs_end_with_the_same_bytes_and_are_replayed(tmp_path: Path) -> None:
-    ends = [final(trained(tmp_path / str(w), STUDY.replace("width: 4}", f"width: {w}}}"))) for w in (4, 1)]
-    with killed_at(5), suppress(Killed):
-        trained(tmp_path / "killed", STUDY.replace("width: 4}", "width: 4, retries: 0}"))
-    ends.append(final(one_command(tmp_path / "killed" / "store", STUDY)))
-    assert ends[0] == ends[1] == ends[2]
-    library = Library(open_store(tmp_path / "4" / "store"))
-    assert verify(library.store, library.declared("letters"), spans=4).findings == []
+    end = same_in_packs_and_after_a_kill(tmp_path, STUDY, {"letters.py": LETTERS})
     held = trained(tmp_path / "held", STUDY.replace("{piecewise: [[0, 0.3], [4, 0.6]]}", "0.3"))
-    changed = {step: values(ends[0][0], step) == values(held["metrics"].to_pylist(), step) for step in (4, 8)}  # type: ignore[index]
+    changed = {step: values(end[0], step) == values(held["metrics"].to_pylist(), step) for step in (4, 8)}  # type: ignore[index]
     assert changed == {4: True, 8: False}, "the rate is a function of the step"
 
 

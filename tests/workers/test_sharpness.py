@@ -1,6 +1,5 @@
 """Sharpness-aware updates: by hand on quadratics, against a plain module, and bits that do not depend on the pack."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,9 @@ from torch.nn import functional as F
 
 from jobs.errors import StudyError
 from jobs.identity import condition_spec
-from jobs.store import open_store
 from jobs.study_file import parse_study
 from jobs.tasks import IGNORE
-from orchestrator.library import Library
-from orchestrator.verify import verify
-from tests.bitwise.drives import final, one_command
-from tests.bitwise.test_matrix import Killed, killed_at
+from tests.bitwise.drives import same_in_packs_and_after_a_kill
 from tests.workers.test_models import condition, streams
 from workers.checkpoint import slice_digest
 from workers.determinism import make_deterministic
@@ -200,13 +195,7 @@ execution: {pack_width: 3}
 
 
 def test_rows_and_bytes_are_the_same_in_any_pack_and_after_a_kill(tmp_path: Path) -> None:
-    ends = [final(one_command(tmp_path / str(w), STUDY.replace("width: 3}", f"width: {w}}}"))) for w in (3, 1)]
-    with killed_at(5), suppress(Killed):
-        one_command(tmp_path / "killed", STUDY.replace("width: 3}", "width: 3, retries: 0}"))
-    ends.append(final(one_command(tmp_path / "killed", STUDY)))
-    assert ends[0] == ends[1] == ends[2]
-    library = Library(open_store(tmp_path / "3"))
-    assert verify(library.store, library.declared("sharp"), spans=3).findings == []
+    same_in_packs_and_after_a_kill(tmp_path, STUDY)
 
 
 def test_noise_needs_embeddings() -> None:
