@@ -10,6 +10,7 @@ Not here: waiting, signals and threads (`scheduler.py`).
 
 import heapq
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -92,6 +93,7 @@ class Driver:
     _rivals: Rivals = field(init=False)
     _next_look: float = float("-inf")
     _trouble_since: float | None = None
+    _trouble: str = ""
     _runs: Mapping[str, Run] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,9 +125,9 @@ class Driver:
         except (StoreError, ClusterError) as error:
             if isinstance(error, StoreError) and blame(error, 1) is not Blame.OUTSIDE:
                 raise
-            self._bear(error)
+            self._bear(error, wait_s)
         else:
-            self._trouble_since = None
+            self._trouble_since, self._trouble = None, ""
 
     def feed(self, event: Event) -> None:
         """Let the state take an event, and queue the commands that follow."""
@@ -140,12 +142,15 @@ class Driver:
         """Carry out what is left when the state is finished, such as the record of the last loss; may raise."""
         self._carry_out_due()
 
-    def _bear(self, error: BaseException) -> None:
-        log.warning("this turn again: %s", error)
+    def _bear(self, error: BaseException, wait_s: float) -> None:
+        if str(error) != self._trouble:
+            log.warning("this turn again: %s", error)
+        self._trouble = str(error)
         if self._trouble_since is None:
             self._trouble_since = self.clock()
         elif self.clock() - self._trouble_since > _LONGEST_TROUBLE_S:
             raise error
+        time.sleep(wait_s)  # what fails at once would be tried as fast as the processor can
 
     def _carry_out_due(self) -> None:
         while self._later and self._later[0][0] <= self.clock():

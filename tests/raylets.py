@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,11 @@ def end_all(mark: str) -> None:
 def children(pid: int) -> list[int]:
     """Return the processes below this one."""
     found = []
-    for folder in Path(f"/proc/{pid}/task").iterdir():
-        for child in (folder / "children").read_text().split():
-            found += [int(child), *children(int(child))]
+    with suppress(FileNotFoundError, ProcessLookupError):  # a thread or a process may end at any moment
+        for folder in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                for child in (folder / "children").read_text().split():
+                    found += [int(child), *children(int(child))]
     return found
 
 

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,25 @@ class Chaos:
 
     def run(self) -> None:
         """Let the study train under all faults of the plan, and then to its end."""
+        with self._driver_ended():
+            self._run()
+
+    def run_alone(self, seconds: float) -> None:
+        """Let the packs train for so long without GCS and driver, bring both back, and let the study end."""
+        with self._driver_ended():
+            self._run_alone(seconds)
+
+    @contextmanager
+    def _driver_ended(self) -> Iterator[None]:
+        """Leave no driver behind where something was not as it should be."""
+        try:
+            yield
+        finally:
+            if self.driver is not None and self.driver.poll() is None:
+                self.driver.kill()
+                self.driver.wait()
+
+    def _run(self) -> None:
         began = time.monotonic()
         self.pace(self.fast_s)
         self.start_driver()
@@ -176,8 +195,7 @@ class Chaos:
             self.pace(self.fast_s if ahead < 0 else self.slow_s)
         self.finish()
 
-    def run_alone(self, seconds: float) -> None:
-        """Let the packs train for so long without GCS and driver, bring both back, and let the study end."""
+    def _run_alone(self, seconds: float) -> None:
         self.pace(0.4)
         self.start_driver()
         self.until(lambda: len(self.targets()) == self.study_packs)

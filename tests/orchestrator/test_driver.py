@@ -7,7 +7,7 @@ import pytest
 
 from jobs.beats import LATE_S, PACK_SILENT_S, Pulse
 from jobs.claims import FRESH, claim
-from jobs.errors import LeaseLost, RunEnded
+from jobs.errors import ClusterError, LeaseLost, RunEnded
 from jobs.identity import condition_spec, run_spec
 from jobs.layout import PackKeys
 from jobs.lease import Candidate
@@ -200,3 +200,22 @@ def test_a_pack_of_an_earlier_head_that_cannot_be_found_is_given_up_sooner(
     assert other.killed == []
     turns(second, clock, 2 * LOOK_S)
     assert other.killed == [pulse.pack_id]
+
+
+def test_a_turn_that_fails_at_once_is_taken_again_after_a_wait_and_told_of_once(
+    driver: Driver, cluster: Mute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(timeout_s: float) -> list[Any]:
+        raise ClusterError("nobody answers")
+
+    waited: list[float] = []
+    monkeypatch.setattr("orchestrator.driver.time.sleep", waited.append)
+    launched(driver, cluster)
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "poll", gone)
+        for _ in range(3):
+            driver.turn(0.5)
+    assert waited == [0.5] * 3
+    assert [record.getMessage() for record in caplog.records] == ["this turn again: nobody answers"]
+    driver.turn(0.5)
+    assert len(waited) == 3
