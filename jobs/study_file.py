@@ -20,7 +20,18 @@ from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.identity import condition_id, condition_spec
 from jobs.scalar import ever
 from jobs.script_files import find_script
-from jobs.spec import SCRIPT_TASK, CommandSpec, Condition, GptSpec, HuggingFaceSpec, OptimizerSpec, PackedSpec
+from jobs.spec import (
+    SCRIPT_TASK,
+    CommandSpec,
+    Condition,
+    EngineSpec,
+    GptSpec,
+    HuggingFaceSpec,
+    MlpSpec,
+    ModuleSpec,
+    OptimizerSpec,
+    PackedSpec,
+)
 from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, PARTS, GridBlock, GridPoint, Study, StudySettings
 from jobs.text.corpus import Place
@@ -91,11 +102,7 @@ class _Reader:
         if settings is not None and any(isinstance(point.condition.engine, CommandSpec) for point in points):
             self._check_scripts(settings)
         if settings is not None and "similarity" in settings.measure:
-            on_lines = settings.fork is not None and settings.fork.line is not None
-            if not on_lines or any(not isinstance(point.condition.engine, PackedSpec) for point in points):
-                self._add(
-                    ("measure",), "similarity is to the other end of a line, of seed-batched models: give fork.line"
-                )
+            self._check_similarity(settings, [point.condition.engine for point in points])
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}
@@ -107,6 +114,13 @@ class _Reader:
             self._add(("fork",), "is of models that Seedbed has: a script takes up its own checkpoints alone")
         if settings.execution.pack_width not in ("calibrated", 1):
             self._add(("execution", "pack_width"), "a script trains one run: leave the width out")
+
+    def _check_similarity(self, settings: StudySettings, engines: list[EngineSpec]) -> None:
+        if settings.fork is None or settings.fork.line is None:
+            self._add(("measure",), "similarity is to the other end of a line: give fork.line")
+        if any(isinstance(engine, ModuleSpec) and engine.processes > 1 for engine in engines):
+            told = "similarity holds both models in one process: `engine: {name: accelerate}` has one, and measures"
+            self._add(("measure",), f"{told} what any other engine has trained")
 
     def _check_stop(self, settings: StudySettings, points: list[GridPoint]) -> None:
         stop, first = settings.stop, sum(1 for _ in settings.seeds.seeds())
@@ -321,21 +335,18 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
     elif masks != sees_both_ways:
         told = "goes with model.attention: full (of family: gpt or huggingface), and that with it"
         yield masking, f"{told}: one hides what the other would see"
-    looks: list[tuple[Keys, bool]] = [
-        (("training", "tree_attention"), ever(condition.training.tree_attention)),
-        (("measure",), "attention" in condition.measure),
-    ]
     optimizer = condition.optimizer
     is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
     if is_noisy and not isinstance(condition.model, GptSpec):
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
-    if "linear-probe" in condition.measure and not isinstance(condition.engine, PackedSpec):
-        yield ("measure",), "linear-probe looks into the layers of seed-batched models (engine packed)"
-    for keys in (keys for keys, is_asked in looks if is_asked):
+    pulled, looked_at = ever(condition.training.tree_attention), "attention" in condition.measure
+    for keys in [*([("training", "tree_attention")] if pulled else []), *([("measure",)] if looked_at else [])]:
         if not task.relations:
             yield keys, f"{name} has no sentences whose trees are known: attention is compared with those"
-        if not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
-            yield keys, "attention is looked into in seed-batched models of family: gpt (engine packed)"
+    if looked_at and isinstance(condition.model, MlpSpec):
+        yield ("measure",), "a model of family: mlp has no attention to look at"
+    if pulled and not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
+        yield ("training", "tree_attention"), "is a loss of seed-batched models of family: gpt (engine packed)"
 
 
 def _is_command(engine: Any) -> bool:

@@ -144,7 +144,8 @@ def _train(
         _claim_runs(store, request, crew, before, saved)
         start, last_saved = _start(request, saved)
         shards = ShardWriter(store, keys, clock)
-        with ends_of(store, [run.origin for run in request.runs], condition, task, streams, engine) as ends:
+        origins = [run.origin for run in request.runs]
+        with ends_of(store, origins, condition, task, streams, engine, request.device) as ends:
             switch(condition, request.threads, len(request.runs))  # a replay of an end has set its own
             train(
                 _plan(request),

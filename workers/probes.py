@@ -20,7 +20,6 @@ from workers.attention_trees import Look, spans, tree_measures
 from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
-from workers.engines.packed import PackedEngine
 from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
 from workers.similarity import similarities
 from workers.weight_statistics import weight_statistics
@@ -151,9 +150,9 @@ class Probes:
             self._add_set(member, step, name, sets[member.slot], predicted[member.slot], losses[member.slot])
         if self.ends:
             self._measure_similarity(name, step, inputs, self.ends)
-        if "attention" in self.measured and isinstance(engine, PackedEngine):
+        if "attention" in self.measured:
             self._measure_attention(name, step, engine, sets)
-        if "linear-probe" in self.measured and isinstance(engine, PackedEngine):
+        if "linear-probe" in self.measured:
             self._fit_probes(name, step, engine, [first_items(one, LOOKED_AT) for one in sets])
 
     def _measure_similarity(
@@ -165,7 +164,7 @@ class Probes:
                 for what, value in similarities(one[member.slot], other[member.slot]).items():
                     self._add(member, step, f"{name}.{what}.{layer}", value)
 
-    def _measure_attention(self, name: str, step: int, engine: PackedEngine, sets: Sequence[Batch]) -> None:
+    def _measure_attention(self, name: str, step: int, engine: Layered, sets: Sequence[Batch]) -> None:
         trees = {member.slot: sets[member.slot].trees for member in self.crew.alive}
         known = {slot: tree for slot, tree in trees.items() if tree is not None}
         if not known:
@@ -181,7 +180,7 @@ class Probes:
                 found = tree_measures(name, looks[member.slot], known[member.slot], self.task.relations)
                 self._add_all(member, step, found)
 
-    def _fit_probes(self, name: str, step: int, engine: PackedEngine, sets: Sequence[Batch]) -> None:
+    def _fit_probes(self, name: str, step: int, engine: Layered, sets: Sequence[Batch]) -> None:
         layers = engine.hidden(np.stack([one.inputs for one in sets]))
         for member in self.crew.alive:
             mine = sets[member.slot]

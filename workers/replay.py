@@ -27,7 +27,6 @@ from workers.checkpoint import Kind, Link, Saved, checkpoints_of, join, read_sli
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
-from workers.engines.packed import PackedEngine
 from workers.probes import Probes, Tally
 from workers.progress import Progress
 from workers.stored import StoredRun, load_task, stored_run
@@ -134,7 +133,7 @@ def _train_to(
     start = Start(run.first_step if began == FRESH else began, is_first=began == FRESH)
     training = run.condition.training
     batches = Batches(task, streams, training.batch_size, crew, training.masking)
-    with ends_of(store, [run.origin], run.condition, task, streams, engine, progress) as ends:
+    with ends_of(store, [run.origin], run.condition, task, streams, engine, progress=progress) as ends:
         probes = Probes(task, streams, crew, rows, run.condition.measure, ends)
         train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
     if crew.members[0].step < step:
@@ -196,18 +195,18 @@ def ends_of(
     task: Task,
     streams: list[Streams],
     engine: Engine,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Iterator[tuple[Layered, Layered] | None]:
     """Yield `engine` and one that holds the other ends of the lines on which its runs lie, if those are compared."""
     toward = [(origin.toward.run_id, origin.step) for origin in origins if origin and origin.toward]
-    if "similarity" not in condition.measure or len(toward) < len(streams) or not isinstance(engine, PackedEngine):
+    if "similarity" not in condition.measure or len(toward) < len(streams):
         yield None
         return
     rows = [replay(store, run_id, step, progress=progress).state for run_id, step in toward]
-    with closing(engine_of(condition, task, streams, str(engine.device))) as other:
+    with closing(engine_of(condition, task, streams, device)) as other:
         other.load(join([{name: row[name] for name in other.state()} for row in rows]))
-        if isinstance(other, PackedEngine):
-            yield engine, other
+        yield engine, other
 
 
 def between(one: torch.Tensor, other: torch.Tensor, fraction: float) -> torch.Tensor:

@@ -224,7 +224,12 @@ def test_the_weight_may_change_in_a_fork_of_a_run_that_had_none(tmp_path: Path) 
             "parity, bits: 6, subset: 2",
             "has no sentences whose trees are known",
         ),
-        ("seeds:", "engine: {name: accelerate}\nseeds:", "attention is looked into in seed-batched models"),
+        ("seeds:", "engine: {name: accelerate}\nseeds:", "tree_attention: is a loss of seed-batched models"),
+        (
+            "family: gpt, layers: 2, width: 8, heads: 2, attention: full",
+            "family: mlp, width: 8",
+            "no attention to look",
+        ),
         ("[0, 0.1]", "[0, .inf]", "out of range"),
     ],
 )

@@ -217,7 +217,6 @@ def test_rows_are_the_same_in_any_pack_and_after_a_kill(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("seeds:", "engine: {name: accelerate}\nseeds:", "linear-probe looks into the layers of seed-batched models"),
         ("train: false", "train: false, redraw: [data]", "without training"),
         ("[0, 3, last]", "[0, 9]", "9 is no step to fork at"),
         ("train: false", "train: true", "8 is no step to fork at"),

@@ -44,6 +44,7 @@ def test_two_processes_train_like_one_and_go_on_as_if_never_stopped(layout: dict
         middle = train(engine, range(half))
         inputs, targets = batch(3, 0)
         predicted, nll = engine.evaluate(inputs[:, :7], targets[:, :7])
+        shown = [*engine.hidden(inputs), *engine.attention(inputs)]
         end = train(engine, range(half, STEPS))
         assert engine.losses[0] == pytest.approx(float(losses[0, -1, 0]), rel=1e-5)
         assert engine.grad_norms[0] == pytest.approx(float(losses[0, -1, 1]), rel=1e-4)
@@ -58,8 +59,10 @@ def test_two_processes_train_like_one_and_go_on_as_if_never_stopped(layout: dict
     with closing(engine_for(made(model, accumulate=4), 0)) as alone:
         alone.load(middle)
         theirs, their_nll = alone.evaluate(inputs[:, :7], targets[:, :7])
+        their_shown = [*alone.hidden(inputs), *alone.attention(inputs)]
     assert (theirs == predicted).all()
     torch.testing.assert_close(torch.from_numpy(nll), torch.from_numpy(their_nll), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(shown, their_shown, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

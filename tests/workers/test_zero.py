@@ -45,10 +45,15 @@ def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int)
     with closing(engine_for(zero(stage), 0)) as engine:
         assert slice_digest(engine.state(), 0) == slice_digest(begin, 0)
         middle = train(engine, range(half))
+        inputs = batch(3, 0)[0]
+        shown = [*engine.hidden(inputs), *engine.attention(inputs)]
         end = train(engine, range(half, STEPS))
         assert engine.losses[0] == pytest.approx(float(losses[0, -1, 0]), rel=1e-5)
         assert engine.grad_norms[0] == pytest.approx(float(losses[0, -1, 1]), rel=1e-4)
     assert differences(end, one) < 2e-5
+    with closing(engine_for(made(MODEL), 0)) as alone:
+        alone.load(middle)
+        torch.testing.assert_close(shown, [*alone.hidden(inputs), *alone.attention(inputs)], rtol=1e-5, atol=1e-6)
     with closing(engine_for(zero(stage), 0)) as fresh:
         fresh.load(middle)
         assert slice_digest(fresh.state(), 0) == slice_digest(middle, 0)

@@ -9,16 +9,26 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 MODEL = "model."  # before the names of parameters in an engine's state
+SHOWN = 256  # items of a set, from the first on: what layers make of them
 
 
 class Layered(Protocol):
-    """An engine that shows what its layers make."""
+    """What shows its layers and heads to probes; a probe's forward pass drops nothing and draws nothing."""
 
     def hidden(self, inputs: Integers) -> list[torch.Tensor]:
-        """Return for each layer [run, row, width] of the first items of inputs [run, items, length]."""
+        """Return what each layer makes of the first SHOWN items of inputs [run, items, length]: [run, row, width].
+
+        Of each item a row for each position, of the last layer for those from which answers follow.
+        """
+
+    def attention(self, inputs: Integers) -> list[torch.Tensor]:
+        """Return each layer's weights of attention, [run, item, head, from, to], for inputs [run, item, length].
+
+        Raises ModelError where a model has none to show.
+        """
 
 
-class Engine(Protocol):
+class Engine(Layered, Protocol):
     """Models and optimiser of all runs of a pack, along a leading run axis.
 
     losses       float64 [run]: mean cross-entropy of the last step's batch, in nats per target

@@ -61,8 +61,8 @@ def _obey(replicas: list[Replica], world: World) -> bool:
         blanks = replica.layout.blanks()
         replica.load({name: world.tell(torch.empty_like(blank, device="cpu")) for name, blank in blanks.items()})
     else:
-        inputs, targets = (world.tell(torch.zeros(rows, length, dtype=torch.int64)) for _ in range(2))
-        carry_out(order, step, replica, inputs, targets)
+        told = [world.tell(torch.zeros(rows, length, dtype=torch.int64)) for _ in range(order.parts)]
+        carry_out(order, step, replica, *told)
     return True
 
 

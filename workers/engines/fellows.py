@@ -42,6 +42,13 @@ class Order(IntEnum):
     EVALUATE = 2
     STATE = 3
     LOAD = 4
+    LAYERS = 5
+    ATTENTION = 6
+
+    @property
+    def parts(self) -> int:
+        """Return how many tables of tokens go with it: inputs, and targets where something is asked."""
+        return {Order.STEP: 2, Order.EVALUATE: 2, Order.LAYERS: 1, Order.ATTENTION: 1}.get(self, 0)
 
 
 @dataclass(slots=True)
@@ -54,9 +61,7 @@ class Fellows:
     is_idle: bool = True
 
     @contextmanager
-    def doing(
-        self, order: Order, slot: int = 0, step: int = 0, rows: tuple[Tensor, Tensor] | None = None
-    ) -> Iterator[None]:
+    def doing(self, order: Order, slot: int = 0, step: int = 0, rows: Sequence[Tensor] = ()) -> Iterator[None]:
         """Let all processes carry out an order, this one in the context; raises RankLost where one has ended."""
         if not self.processes:
             yield
@@ -65,7 +70,7 @@ class Fellows:
             self._check()
             shape = rows[0].shape if rows else (0, 0)
             self.world.tell(torch.tensor([order, slot, step, *shape]))
-            for part in rows or ():
+            for part in rows:
                 self.world.tell(part)
             yield
 

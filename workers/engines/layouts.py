@@ -17,6 +17,7 @@ from workers.engines.adamw import ModuleAdamW, local
 from workers.engines.world import World
 from workers.models.family import Parameter
 from workers.models.huggingface import HuggingFace
+from workers.models.shown import blocks_of
 from workers.models.whole import Whole
 from workers.optimizer import Rates
 
@@ -144,16 +145,6 @@ def _shard(whole: Whole, world: World) -> None:
     for block in blocks_of(whole):
         fully_shard(block, mesh=mesh)
     fully_shard(whole, mesh=mesh)
-
-
-def blocks_of(whole: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a transformer: what its outermost lists of modules hold."""
-    lists: list[nn.ModuleList] = []
-    for name, module in whole.named_modules():
-        inside = any(module in set(each.modules()) for each in lists)
-        if name and isinstance(module, nn.ModuleList) and not inside:
-            lists.append(module)
-    return [block for each in lists for block in each]
 
 
 def blanks_of(values: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jobs.seeds import Streams
 from jobs.spec import Condition, DeepSpeedSpec
-from workers.engines import Integers
+from workers.engines import SHOWN, Integers
 from workers.engines.fellows import Order, gathered
 from workers.engines.layouts import Layout, ModuleLayout
 from workers.engines.replica import Replica, Shape, module_spec
@@ -40,13 +40,16 @@ def replicas_of(condition: Condition, shape: Shape, streams: Sequence[Streams], 
     return found
 
 
-def carry_out(order: Order, step: int, replica: Replica, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Let one run do what every process does for it; what is not measured is returned empty."""
-    if order is Order.STEP:
-        replica.train_step(step, inputs, targets)
-    elif order is Order.EVALUATE:
-        return replica.evaluate(inputs, targets)
-    return torch.empty(0), torch.empty(0)
+def carry_out(order: Order, step: int, replica: Replica, *rows: Tensor) -> Sequence[Tensor]:
+    """Let one run do what every process does for it with `rows`; returns what is measured."""
+    if order is Order.EVALUATE:
+        return replica.evaluate(*rows)
+    if order is Order.LAYERS:
+        return replica.hidden(*rows)
+    if order is Order.ATTENTION:
+        return replica.attention(*rows)
+    replica.train_step(step, *rows)
+    return ()
 
 
 class ModuleEngine:
@@ -66,24 +69,33 @@ class ModuleEngine:
         for slot, replica in enumerate(self._replicas):
             if self.diverged_at[slot] >= 0:
                 continue
-            self._together(Order.STEP, slot, inputs[slot], targets[slot], step)
+            self._together(Order.STEP, slot, inputs, targets, step=step)
             self.losses[slot], self.grad_norms[slot] = replica.loss, replica.grad_norm
             if not (np.isfinite(replica.loss) and np.isfinite(replica.grad_norm)):
                 self.diverged_at[slot] = step
 
     def evaluate(self, inputs: Integers, targets: Integers) -> tuple[Integers, NDArray[np.float32]]:
         """Return the likeliest token and the loss at each position, [run, items, length] each."""
-        found = [
-            self._together(Order.EVALUATE, slot, inputs[slot], targets[slot]) for slot in range(len(self._replicas))
-        ]
-        return np.stack([tokens.numpy() for tokens, _ in found]), np.stack([losses.numpy() for _, losses in found])
+        predicted, losses = self._of_all(Order.EVALUATE, inputs, targets)
+        return predicted.numpy(), losses.numpy()
 
-    def _together(
-        self, order: Order, slot: int, inputs: Integers, targets: Integers, step: int = 0
-    ) -> tuple[Tensor, Tensor]:
-        rows = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(targets))
-        with self._fellows.doing(order, slot, step, rows):
-            return carry_out(order, step, self._replicas[slot], *rows)
+    def hidden(self, inputs: Integers) -> list[Tensor]:
+        """Return what each block makes of the first items of inputs [run, items, length]: [run, row, width]."""
+        return self._of_all(Order.LAYERS, inputs[:, :SHOWN])
+
+    def attention(self, inputs: Integers) -> list[Tensor]:
+        """Return each layer's weights of attention, [run, item, head, from, to], for inputs [run, item, length]."""
+        return self._of_all(Order.ATTENTION, inputs)
+
+    def _of_all(self, order: Order, *rows: Integers) -> list[Tensor]:
+        """Return what is measured of every run, along a leading run axis."""
+        found = [self._together(order, slot, *rows) for slot in range(len(self._replicas))]
+        return [torch.stack(of_runs) for of_runs in zip(*found, strict=True)]
+
+    def _together(self, order: Order, slot: int, *rows: Integers, step: int = 0) -> Sequence[Tensor]:
+        mine = [torch.from_numpy(np.ascontiguousarray(part[slot])) for part in rows]
+        with self._fellows.doing(order, slot, step, mine):
+            return carry_out(order, step, self._replicas[slot], *mine)
 
     def state(self) -> dict[str, Tensor]:
         """Return weights, both moments and saved buffers, each [run, …]; of a pack of one run no copies."""

@@ -17,7 +17,7 @@ from jobs.seeds import Streams
 from jobs.spec import Condition, Given, HuggingFaceSpec
 from jobs.tasks.task import IGNORE
 from workers.attention_trees import tree_slope
-from workers.engines import Integers
+from workers.engines import SHOWN, Integers
 from workers.models.family import Seen
 from workers.models.whole import family_of
 from workers.optimizer import CHUNK, AdamW
@@ -155,9 +155,9 @@ class PackedEngine:
 
     @torch.no_grad()
     def hidden(self, inputs: Integers) -> list[Tensor]:
-        """Return what layers make of the first 256 items of inputs [run, items, length]: [run, row, width] each."""
+        """Return what each layer makes of the first items of inputs [run, items, length]: [run, row, width]."""
         seen = Seen()
-        self.family.logits(self.values, self._tensor(inputs[:, :_EVALUATED_AT_ONCE]), _keep, seen)
+        self.family.logits(self.values, self._tensor(inputs[:, :SHOWN]), _keep, seen)
         return seen.layers
 
     @torch.no_grad()

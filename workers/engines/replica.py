@@ -29,6 +29,7 @@ from jobs.spec import (
 from jobs.tasks.task import IGNORE
 from workers.engines.layouts import Layout
 from workers.engines.world import World
+from workers.models.shown import Shown, attention_of, layers_of
 from workers.optimizer import Schedule
 
 
@@ -125,6 +126,30 @@ class Replica:
             losses[where] = self.world.gather(nll)[:kept].cpu()
         self.layout.whole.train()
         return predicted, losses
+
+    def hidden(self, inputs: Tensor) -> list[Tensor]:
+        """Return what each block makes of inputs [items, length], as float32 [row, width]; see `Layered`."""
+        layers = self._shown(layers_of, inputs)
+        if layers[-1].dim() == 3:
+            layers[-1] = layers[-1][:, self.first_answer :]
+        return [layer.flatten(0, -2) for layer in layers]
+
+    def attention(self, inputs: Tensor) -> list[Tensor]:
+        """Return each layer's weights of attention, float32 [item, head, from, to], for inputs [item, length]."""
+        return self._shown(attention_of, inputs)
+
+    @torch.no_grad()
+    def _shown(self, look: Shown, inputs: Tensor) -> list[Tensor]:
+        """Return what the module shows, on every process: as many items at a time as one trains on."""
+        found = []
+        self.layout.whole.eval()
+        with look(self.layout.whole) as shown:
+            for some in torch.split(inputs, self.part):
+                shown.clear()
+                self.layout.logits(some.to(self.world.device), _keep)
+                found.append([one.float().cpu() for one in shown])
+        self.layout.whole.train()
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def _measured(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.layout.logits(inputs.to(self.world.device), _keep)

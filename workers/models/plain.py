@@ -47,6 +47,7 @@ class _Attention(nn.Module):
         self.spec = spec
         self.qkv = nn.Parameter(torch.empty(spec.width, 3 * spec.width))
         self.out = nn.Parameter(torch.empty(spec.width, spec.width))
+        self.weights = nn.Softmax(-1)  # a module, so that a hook can see what it makes
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
@@ -57,7 +58,8 @@ class _Attention(nn.Module):
         scores = q @ k.transpose(-1, -2) / sqrt(width // heads)
         if self.spec.attention == "causal":
             scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), float("-inf"))
-        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width) @ self.out
+        weights: Tensor = self.weights(scores)
+        return (weights @ v).transpose(1, 2).reshape(batch, length, width) @ self.out
 
 
 def rotate(x: Tensor) -> Tensor:
@@ -131,21 +133,32 @@ class _Affine(nn.Module):
         return x @ self.weight + self.bias
 
 
+class _Layer(_Affine):
+    """What a hook sees of it is its activations."""
+
+    def __init__(self, fan_in: int, fan_out: int, activation: str) -> None:
+        super().__init__(fan_in, fan_out)
+        self.activation = {"relu": torch.relu, "gelu": F.gelu, "tanh": torch.tanh}[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.activation(super().forward(x))
+        return out
+
+
 class PlainMlp(nn.Module):
     """The perceptron of one run."""
 
     def __init__(self, spec: MlpSpec, vocabulary_size: int, length: int) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
-        self.activation = {"relu": torch.relu, "gelu": F.gelu, "tanh": torch.tanh}[spec.activation]
         widths = [length * vocabulary_size, *[spec.width] * spec.layers]
-        self.layers = nn.ModuleList(_Affine(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(_Layer(a, b, spec.activation) for a, b in pairwise(widths))
         self.head = _Affine(spec.width, vocabulary_size)
 
     def forward(self, tokens: Tensor, drop: Any = lambda x: x) -> Tensor:
         """Return logits [batch, 1, vocabulary] for tokens [batch, length]."""
         x = F.one_hot(tokens, self.vocabulary_size).flatten(1).float()
         for layer in self.layers:
-            x = drop(self.activation(layer(x)))
+            x = drop(layer(x))
         out: Tensor = self.head(x)[:, None]
         return out
