@@ -21,6 +21,7 @@ _ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("optimizer", "sharpness_radius"), 0.0),
     (("optimizer", "trust_region_noise"), 0.0),
     (("measure",), []),
+    (("polca",), None),
 )
 _FIRST_ENGINE = {"name": "packed"}  # the only engine there was, when ids had no engine
 _DIGITS = 20  # 80 bits; a collision is an error all the same, because specs are compared on reading

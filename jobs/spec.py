@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag, model_validator
 
 from jobs.model_sizes import SIZES
+from jobs.polca import PolcaSpec
 from jobs.scalar import FiniteScalar, FractionScalar, NonNegativeScalar, PositiveScalar, ever
 from jobs.schedule import Schedule
 
@@ -296,6 +297,7 @@ class Condition(Spec):
     measure  what probes measure beside the task's own sets; `weights`: statistics of the weights; `similarity`: of a
              run on a line, how alike its layers are to those of the other end; `attention`: whether its heads find the
              word on which a word depends; `linear-probe`: whether a linear map reads the task's labels off its layers
+    polca    how the change of the parent's loss is taken apart along directions, of a fork that is only measured
     """
 
     task: TaskSpec
@@ -306,6 +308,7 @@ class Condition(Spec):
     probes: Schedule
     milestones: Schedule
     measure: Annotated[tuple[Measured, ...], Field(strict=False)] = ()
+    polca: PolcaSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -330,7 +333,7 @@ class Condition(Spec):
         if isinstance(engine, CommandSpec):
             if not _is_finite(self.task.parameters):
                 raise ValueError("numbers are finite, because JSON knows no others")
-            if self.measure:
+            if self.measure or self.polca:
                 raise ValueError("measure is of models that Seedbed has: a script reports its own measurements")
             return self
         looks_around = isinstance(self.optimizer, OptimizerSpec) and ever(self.optimizer.sharpness_radius)

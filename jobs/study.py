@@ -48,7 +48,7 @@ LabelName = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]{1,253}/)?[A-Za-z0-9](
 LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 Tracker = Literal["wandb", "tensorboard"]
 PARTS = ("task", "model", "optimizer", "training")  # of a condition, each a mapping that a file must have
-FACTOR_ROOTS = (*PARTS, "engine")
+FACTOR_ROOTS = (*PARTS, "engine", "polca")
 
 
 class SuccessRule(Spec):
@@ -170,6 +170,7 @@ class StudySettings(Spec):
     engine: dict[str, Any] = Field(default_factory=dict)
     probes: Schedule = Every(every=50)
     measure: Annotated[tuple[Measured, ...], Field(strict=False)] = ()
+    polca: dict[str, Any] | None = None
     checkpoints: CheckpointRule = CheckpointRule()
     success: SuccessRule = SuccessRule()
     scale: str = ""

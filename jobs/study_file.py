@@ -103,6 +103,8 @@ class _Reader:
             self._check_scripts(settings)
         if settings is not None and "similarity" in settings.measure:
             self._check_similarity(settings, [point.condition.engine for point in points])
+        if any(point.condition.polca for point in points) and not _looks_back(settings):
+            self._add(("polca",), "looks at runs that have ended: give a fork with `train: false`, without a line")
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}
@@ -339,6 +341,8 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
     is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
     if is_noisy and not isinstance(condition.model, GptSpec):
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
+    if condition.polca and not isinstance(condition.engine, PackedSpec):
+        yield ("polca",), "looks at seed-batched models, of which there is a plain form with all derivatives"
     pulled, looked_at = ever(condition.training.tree_attention), "attention" in condition.measure
     for keys in [*([("training", "tree_attention")] if pulled else []), *([("measure",)] if looked_at else [])]:
         if not task.relations:
@@ -347,6 +351,11 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
         yield ("measure",), "a model of family: mlp has no attention to look at"
     if pulled and not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
         yield ("training", "tree_attention"), "is a loss of seed-batched models of family: gpt (engine packed)"
+
+
+def _looks_back(settings: StudySettings | None) -> bool:
+    fork = settings.fork if settings else None
+    return fork is not None and not fork.train and fork.line is None
 
 
 def _is_command(engine: Any) -> bool:

@@ -28,6 +28,7 @@ class ConditionPlan:
     flops             of the runs that are left: 6 × parameters × tokens, and attention where the model is large
     cost              of whole Hugging Face models: memory of a process and hours by device; None for others
     checkpoints       milestones of the runs that are left; `checkpoint_bytes` is what they take, weights and moments
+    polca_rows        of a condition that looks back at its parents' losses: the most rows that one run makes
     """
 
     condition: str
@@ -41,6 +42,7 @@ class ConditionPlan:
     checkpoints: int
     checkpoint_bytes: int
     cost: Cost | None = None
+    polca_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
         checkpoints=checkpoints,
         checkpoint_bytes=checkpoints * parameters * _STATES * _FLOAT_BYTES,
         cost=cost(condition, parameters, len(task.vocabulary), task.length, tokens),
+        polca_rows=condition.polca.rows_at_most(point.first_step, len(task.token_groups)) if condition.polca else 0,
     )
 
 

@@ -26,7 +26,9 @@ def planned_milestones(stored: StoredRun) -> list[int]:
 def planned_probes(stored: StoredRun) -> list[int]:
     """Return the steps at which a run that has ended must have rows, ascending."""
     steps = steps_of(stored.condition.probes, stored.condition.training.steps)
-    return sorted({stored.first_step, *(step for step in steps if step >= stored.first_step)})
+    polca = stored.condition.polca
+    looked_at = polca.looked_at(stored.first_step) if polca else ()
+    return sorted({stored.first_step, *(step for step in steps if step >= stored.first_step), *looked_at})
 
 
 def chain(

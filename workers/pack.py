@@ -40,7 +40,7 @@ from workers.engines.command import Assignment, private_folder, running
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
 from workers.progress import Progress, Signs
-from workers.replay import ends_of, first_state
+from workers.replay import ends_of, first_state, pasts_of
 from workers.saver import Saver
 from workers.script_proof import witness
 from workers.scripted import follow
@@ -145,6 +145,7 @@ def _train(
         start, last_saved = _start(request, saved)
         shards = ShardWriter(store, keys, clock)
         origins = [run.origin for run in request.runs]
+        pasts = pasts_of(store, origins, condition, task, crew.progress)
         with ends_of(store, origins, condition, task, streams, engine, request.device) as ends:
             switch(condition, request.threads, len(request.runs))  # a replay of an end has set its own
             train(
@@ -152,7 +153,7 @@ def _train(
                 start,
                 engine,
                 Batches(task, streams, condition.training.batch_size, crew, condition.training.masking),
-                Probes(task, streams, crew, shards, condition.measure, ends),
+                Probes(task, streams, crew, shards, condition.measure, ends, condition.polca, pasts),
                 Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
                 tally,
                 stop,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs.polca import PolcaSpec
 from jobs.records import Status
 from jobs.seeds import Streams
 from jobs.tasks.task import IGNORE, Batch, Mean, Score, Task
@@ -21,6 +22,7 @@ from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
 from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
+from workers.polca import Past, polca_rows
 from workers.similarity import similarities
 from workers.weight_statistics import weight_statistics
 
@@ -89,6 +91,7 @@ class Probes:
 
     measured  what is measured beside the task's held-out sets
     ends      of runs on lines: their engine and one that holds the other ends, to be compared layer by layer
+    polca     how the past of each run is taken apart, and `pasts`: what is known of it, by slot
     """
 
     task: Task
@@ -97,6 +100,8 @@ class Probes:
     shards: Rows
     measured: Sequence[str] = ()
     ends: tuple[Layered, Layered] | None = None
+    polca: PolcaSpec | None = None
+    pasts: Sequence[Past] = ()
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
     _labels: dict[int, dict[str, dict[str, NDArray[np.int64]]]] = field(default_factory=dict)
 
@@ -112,6 +117,20 @@ class Probes:
             self._measure_set(name, step, engine)
         if "weights" in self.measured:
             self._measure_weights(step, engine)
+        if self.polca:
+            self._take_apart(step, self.polca)
+
+    def _take_apart(self, step: int, spec: PolcaSpec) -> None:
+        for member in self.crew.alive:
+            found = self._sets[member.slot].get(spec.set)
+            if found is None:
+                told = f"has no held-out set {spec.set!r}: there are {', '.join(self._sets[member.slot])}"
+                self._fail(member, step, ValueError(told))
+                continue
+            streams, begin = self.streams[member.slot], self.crew.progress.begin
+            batch, past = first_items(found, spec.items), self.pasts[member.slot]
+            for at, metric, value, correct, total in polca_rows(spec, self.task, batch, past, streams, begin):
+                self._add(member, at, metric, value, correct, total)
 
     def _measure_weights(self, step: int, engine: Engine) -> None:
         weights = {name: value for name, value in engine.state().items() if name.startswith(MODEL)}

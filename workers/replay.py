@@ -27,6 +27,8 @@ from workers.checkpoint import Kind, Link, Saved, checkpoints_of, join, read_sli
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
+from workers.models.whole import whole_of
+from workers.polca import Past
 from workers.probes import Probes, Tally
 from workers.progress import Progress
 from workers.stored import StoredRun, load_task, stored_run
@@ -134,7 +136,8 @@ def _train_to(
     training = run.condition.training
     batches = Batches(task, streams, training.batch_size, crew, training.masking)
     with ends_of(store, [run.origin], run.condition, task, streams, engine, progress=progress) as ends:
-        probes = Probes(task, streams, crew, rows, run.condition.measure, ends)
+        pasts = pasts_of(store, [run.origin], run.condition, task, progress)
+        probes = Probes(task, streams, crew, rows, run.condition.measure, ends, run.condition.polca, pasts)
         train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
     if crew.members[0].step < step:
         ended = crew.members[0]
@@ -209,6 +212,23 @@ def ends_of(
         yield engine, other
 
 
+def pasts_of(
+    store: Store, origins: Sequence[Origin | None], condition: Condition, task: Task, progress: Progress
+) -> list[Past]:
+    """Return what is known of the runs from which these begin, one for each, if they are looked at."""
+    if condition.polca is None:
+        return []
+    return [_past_of(store, origin, condition, task, progress) for origin in origins if origin]
+
+
+def _past_of(store: Store, origin: Origin, condition: Condition, task: Task, progress: Progress) -> Past:
+    def weights(step: int) -> Mapping[str, torch.Tensor]:
+        return replay(store, origin.run_id, step, progress=progress).weights
+
+    module = whole_of(condition, len(task.vocabulary), task.length, 0).model
+    return Past(weights, module, origin.step)
+
+
 def between(one: torch.Tensor, other: torch.Tensor, fraction: float) -> torch.Tensor:
     """Return the point on the straight line from `one` to `other`; the ends are the ends, bit for bit."""
     if fraction in (0.0, 1.0):
@@ -225,8 +245,6 @@ def is_redrawn(parameter: str, origin: Origin) -> bool:
 
 def plain_module(replayed: Replayed, task: Task) -> torch.nn.Module:
     """Return the run's model as an ordinary torch module with its weights."""
-    from workers.models.whole import whole_of
-
     module = whole_of(replayed.run.condition, len(task.vocabulary), task.length, 0).model
     weights: Mapping[str, torch.Tensor] = replayed.weights
     module.load_state_dict(dict(weights))

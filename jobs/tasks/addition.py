@@ -66,6 +66,18 @@ class Addition(Task):
                 scores.append(Score(f"{name}.place_{place}.{label}", hits, int(chosen.sum())))
         return scores
 
+    @property
+    def token_groups(self) -> tuple[str, ...]:
+        """Return the places of the sum, each without and with a carry into it."""
+        return tuple(f"place_{p}.{kind}" for p in range(self.digits + 1) for kind in ("no_carry", "carry"))
+
+    def groups(self, batch: Batch) -> Tokens:
+        """Return the place of each digit of the sum, and whether a carry comes into it (POLCA, arXiv 2506.15872)."""
+        found = np.full(batch.targets.shape, -1, np.int64)
+        of_places = 2 * np.arange(self.digits + 1) + self.carries(batch)
+        found[:, -(self.digits + 1) :] = of_places if self.order == "reverse" else of_places[:, ::-1]
+        return found
+
     def carries(self, batch: Batch) -> NDArray[np.bool_]:
         """Return [batch, digits + 1]: whether a carry comes into the place of weight 10^J from the lower ones."""
         first, second = batch.inputs[:, : self.digits], batch.inputs[:, self.digits + 1 : 2 * self.digits + 1]

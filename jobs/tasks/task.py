@@ -128,6 +128,15 @@ class Task(BaseModel, ABC):
         """Return the relations of words in the trees of its sentences; of most tasks none."""
         return ()
 
+    @property
+    def token_groups(self) -> tuple[str, ...]:
+        """Return the kinds of answers that curves of tokens are compared with, as PLACE.KIND; of most tasks none."""
+        return ()
+
+    def groups(self, batch: Batch) -> Tokens:
+        """Return of which kind each answer is [batch, length], as a place in `token_groups`; -1: of none."""
+        return np.full(batch.targets.shape, -1, np.int64)
+
     def labels(self, batch: Batch) -> dict[str, Tokens]:
         """Return what linear probes look for: name → [batch, length] a class at each position, or IGNORE.
 

@@ -64,6 +64,10 @@ def command(
     costs = cost_table(result)
     if costs:
         console.print(costs)
+    looks = [(one.polca_rows, one.runs) for one in result.conditions if one.polca_rows]
+    if looks:
+        most, total = max(rows for rows, _ in looks), sum(rows * runs for rows, runs in looks)
+        console.print(f"A look back at one run makes at most {most:,} rows; all, {total:,}.", highlight=False)
     if result.stop:
         console.print(*stop_lines(result.stop), sep="\n", highlight=False, markup=False, soft_wrap=True)
     if any(isinstance(point.condition.engine, PackedSpec) for point in checked.points):

@@ -157,7 +157,7 @@ class PlainMlp(nn.Module):
 
     def forward(self, tokens: Tensor, drop: Any = lambda x: x) -> Tensor:
         """Return logits [batch, 1, vocabulary] for tokens [batch, length]."""
-        x = F.one_hot(tokens, self.vocabulary_size).flatten(1).float()
+        x = F.one_hot(tokens, self.vocabulary_size).flatten(1).to(self.head.weight.dtype)
         for layer in self.layers:
             x = drop(layer(x))
         out: Tensor = self.head(x)[:, None]
