@@ -39,8 +39,8 @@ from workers.engines.choice import engine_of, packages_of, switch
 from workers.engines.command import Assignment, private_folder, running
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
-from workers.progress import Progress, Signs
-from workers.replay import ends_of, first_state, pasts_of
+from workers.progress import Signs
+from workers.replay import Replays, ends_of, first_state, other_ends, pasts_of
 from workers.saver import Saver
 from workers.script_proof import witness
 from workers.scripted import follow
@@ -130,11 +130,16 @@ def _train(
         _refuse_change(store, saved, environment)
     streams = [Streams(run.seeds.seeds()) for run in request.runs]
     tally = Tally.empty(len(streams))
+    replays = Replays(store, crew.progress)
     if saved:
         tally.load(state)
         parents = {part.slice.run_id: _lineage(part) for part in saved}
     else:
-        parents, state = _beginnings(store, request, task, streams, crew.progress)
+        parents, state = _beginnings(replays, request, task, streams)
+    origins = [run.origin for run in request.runs]
+    others, pasts = other_ends(replays, origins, condition), pasts_of(store, origins, condition, task, crew.progress)
+    switch(condition, request.threads, len(request.runs))  # a replay has set its own
+    del replays  # and with it the states of all parents
     with closing(engine_of(condition, task, streams, request.device)) as engine, Writer() as writer:
         if state:
             engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
@@ -144,10 +149,7 @@ def _train(
         _claim_runs(store, request, crew, before, saved)
         start, last_saved = _start(request, saved)
         shards = ShardWriter(store, keys, clock)
-        origins = [run.origin for run in request.runs]
-        pasts = pasts_of(store, origins, condition, task, crew.progress)
-        with ends_of(store, origins, condition, task, streams, engine, request.device) as ends:
-            switch(condition, request.threads, len(request.runs))  # a replay of an end has set its own
+        with ends_of(others, condition, task, streams, engine, request.device) as ends:
             train(
                 _plan(request),
                 start,
@@ -210,18 +212,16 @@ def _plan(request: PackRequest) -> Plan:
 
 
 def _beginnings(
-    store: Store, request: PackRequest, task: Task, streams: list[Streams], progress: Progress
+    replays: Replays, request: PackRequest, task: Task, streams: list[Streams]
 ) -> tuple[dict[str, tuple[Link, ...]], dict[str, torch.Tensor]]:
     """Return the parents of what the runs begin with, and its state; both empty where they begin with their seeds."""
     parents: dict[str, tuple[Link, ...]] = {}
     rows = []
     for run, stream in zip(request.runs, streams, strict=True):
         if run.origin:
-            row, links = first_state(store, run.origin, request.condition, task, stream, progress)
+            row, links = first_state(replays, run.origin, request.condition, task, stream)
             rows.append(row)
             parents[run.run_id] = links
-    if rows:
-        switch(request.condition, request.threads, len(request.runs))  # a replay of a parent has set its own
     return parents, join(rows) if rows else {}
 
 

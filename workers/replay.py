@@ -19,7 +19,7 @@ from jobs.errors import Corrupt, ModelError, NotFound, SeedbedError
 from jobs.records import METRICS
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
-from jobs.spec import CommandSpec, Condition, Origin
+from jobs.spec import AccelerateSpec, CommandSpec, Condition, ModuleSpec, Origin
 from jobs.store import Store
 from jobs.tasks.task import Task
 from workers.batches import Batches
@@ -90,6 +90,24 @@ class _Memory:
         """Have nothing left."""
 
 
+@dataclass(slots=True)
+class Replays:
+    """Runs at steps, each trained to once, however many others begin there or are compared with it.
+
+    progress  is told of each step, if somebody asks it
+    """
+
+    store: Store
+    progress: Progress = field(default_factory=Progress)
+    _known: dict[tuple[str, int], Replayed] = field(default_factory=dict)
+
+    def at(self, run_id: str, step: int) -> Replayed:
+        """Return the run at `step`, as `replay` does; all who ask share its tensors, and none may write to them."""
+        if (run_id, step) not in self._known:
+            self._known[run_id, step] = _replayed(self, run_id, step, None)
+        return self._known[run_id, step]
+
+
 def replay(
     store: Store, run_id: str, step: int, start: int | None = None, progress: Progress | None = None
 ) -> Replayed:
@@ -99,44 +117,65 @@ def replay(
     if somebody asks it. Raises NotFound for a run or a step that there is not, Corrupt where no checkpoint can be read,
     SpecMismatch where the run is not what its id says, ModelError for one of a script (`replay_script.py`).
     """
+    return _replayed(Replays(store, progress or Progress()), run_id, step, start)
+
+
+def _replayed(replays: Replays, run_id: str, step: int, start: int | None) -> Replayed:
+    store = replays.store
     run = stored_run(store, run_id)
     if isinstance(run.condition.engine, CommandSpec):
         raise ModelError(f"run {run_id} is a script's: its state is the files of its checkpoints ({run_id}@STEP)")
     if run.origin and 0 <= step < run.origin.step:
-        return replay(store, run.origin.run_id, step, start, progress)
+        return _replayed(replays, run.origin.run_id, step, start)
     last = run.condition.training.steps
     if not 0 <= step <= last:
         raise NotFound(f"{run_id}@{step}", f"is no step of this run: it has 0 to {last}")
-    task = load_task(store, run.condition.task)
     found = _newest(store, run, min(step, step if start is None else start))
+    if found and found[0].step == step:
+        return Replayed(run, step, found[1], step, ())
+    return _trained(replays, run, step, found)
+
+
+def _trained(
+    replays: Replays, run: StoredRun, step: int, found: tuple[Saved, dict[str, torch.Tensor]] | None
+) -> Replayed:
+    task, streams = load_task(replays.store, run.condition.task), Streams(run.seeds)
     tally = Tally.empty(1)
     state: Mapping[str, torch.Tensor] = {}
     if found:
         state = found[1]
         tally.load(state)
     elif run.origin:
-        state = first_state(store, run.origin, run.condition, task, Streams(run.seeds), progress)[0]
+        state = first_state(replays, run.origin, run.condition, task, streams)[0]
     began = found[0].step if found else FRESH
+    others = other_ends(replays, [run.origin], run.condition)
     switch(run.condition, 1, 1)
-    with closing(engine_of(run.condition, task, [Streams(run.seeds)])) as engine:
+    with closing(engine_of(run.condition, task, [streams])) as engine:
         if state:
             engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
-        rows = _train_to(store, step, run, task, engine, tally, began, progress or Progress()) if began < step else []
+        rows = _train_to(replays, step, run, task, engine, tally, began, others)
         return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows))
 
 
 def _train_to(
-    store: Store, step: int, run: StoredRun, task: Task, engine: Engine, tally: Tally, began: int, progress: Progress
+    replays: Replays,
+    step: int,
+    run: StoredRun,
+    task: Task,
+    engine: Engine,
+    tally: Tally,
+    began: int,
+    others: Mapping[str, torch.Tensor],
 ) -> list[dict[str, Any]]:
-    crew = Crew("replay", [Member(0, run.attempts[-1], step=max(began, 0))], progress=progress)
+    crew = Crew("replay", [Member(0, run.attempts[-1], step=max(began, 0))], progress=replays.progress)
     streams, rows = [Streams(run.seeds)], _Rows()
     steps = run.condition.training.steps
     plan = Plan(step, frozenset(steps_of(run.condition.probes, steps)), frozenset(), rolling_every=steps + 1)
     start = Start(run.first_step if began == FRESH else began, is_first=began == FRESH)
     training = run.condition.training
     batches = Batches(task, streams, training.batch_size, crew, training.masking)
-    with ends_of(store, [run.origin], run.condition, task, streams, engine, progress=progress) as ends:
-        pasts = pasts_of(store, [run.origin], run.condition, task, progress)
+    pasts = pasts_of(replays.store, [run.origin], run.condition, task, replays.progress)
+    with ends_of(others, run.condition, task, streams, engine) as ends:
         probes = Probes(task, streams, crew, rows, run.condition.measure, ends, run.condition.polca, pasts)
         train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
     if crew.members[0].step < step:
@@ -157,12 +196,7 @@ def _newest(store: Store, run: StoredRun, last: int) -> tuple[Saved, dict[str, t
 
 
 def first_state(
-    store: Store,
-    origin: Origin,
-    condition: Condition,
-    task: Task,
-    streams: Streams,
-    progress: Progress | None = None,
+    replays: Replays, origin: Origin, condition: Condition, task: Task, streams: Streams
 ) -> tuple[dict[str, torch.Tensor], tuple[Link, ...]]:
     """Return the state [1, …] in which a fork begins, without tally, and the parents' checkpoints it stems from.
 
@@ -170,8 +204,8 @@ def first_state(
     trained to it, in memory. Raises NotFound where a parent was never started, or has parameters of other names or
     shapes.
     """
-    parents = [replay(store, run_id, origin.step, progress=progress) for run_id in origin.parents]
-    with closing(engine_of(condition, task, [streams])) as engine:
+    parents = [replays.at(run_id, origin.step) for run_id in origin.parents]
+    with closing(engine_of(_on_one_process(condition), task, [streams])) as engine:
         fresh = engine.state()
     states = [{name: tensor for name, tensor in parent.state.items() if name in fresh} for parent in parents]
     for parent, found in zip(parents, states, strict=True):
@@ -190,25 +224,36 @@ def first_state(
     return state, tuple(Link(parent.run.run_id, origin.step, parent.sha256) for parent in reversed(parents))
 
 
+def _on_one_process(condition: Condition) -> Condition:
+    """Return what draws the same first weights under the same names, and starts nothing beside this process."""
+    if isinstance(condition.engine, ModuleSpec):
+        return condition.model_copy(update={"engine": AccelerateSpec()})
+    return condition
+
+
+def other_ends(replays: Replays, origins: Sequence[Origin | None], condition: Condition) -> dict[str, torch.Tensor]:
+    """Return the state of the other ends of the lines on which runs lie, if they are compared with those; else none."""
+    toward = [(origin.toward.run_id, origin.step) for origin in origins if origin and origin.toward]
+    if "similarity" not in condition.measure or len(toward) < len(origins):
+        return {}
+    return join([replays.at(run_id, step).state for run_id, step in toward])
+
+
 @contextmanager
 def ends_of(
-    store: Store,
-    origins: Sequence[Origin | None],
+    others: Mapping[str, torch.Tensor],
     condition: Condition,
     task: Task,
-    streams: list[Streams],
+    streams: Sequence[Streams],
     engine: Engine,
     device: str = "cpu",
-    progress: Progress | None = None,
 ) -> Iterator[tuple[Layered, Layered] | None]:
-    """Yield `engine` and one that holds the other ends of the lines on which its runs lie, if those are compared."""
-    toward = [(origin.toward.run_id, origin.step) for origin in origins if origin and origin.toward]
-    if "similarity" not in condition.measure or len(toward) < len(streams):
+    """Yield `engine` and one that holds the state of the other ends of its runs' lines, where there are some."""
+    if not others:
         yield None
         return
-    rows = [replay(store, run_id, step, progress=progress).state for run_id, step in toward]
     with closing(engine_of(condition, task, streams, device)) as other:
-        other.load(join([{name: row[name] for name in other.state()} for row in rows]))
+        other.load({name: others[name] for name in other.state()})
         yield engine, other
 
 

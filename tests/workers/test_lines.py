@@ -1,5 +1,6 @@
 """Runs between two others: the ends are the parents, bit for bit; what lies between is made of both."""
 
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from matplotlib.text import Text
 
 from jobs.errors import QueryError, StudyError
 from jobs.seeds import Streams
-from jobs.store import open_store
+from jobs.store import Store, open_store
 from jobs.study_file import parse_study, read_study
 from orchestrator.declared import read_declared
 from orchestrator.library import Library
@@ -24,7 +25,7 @@ from tests.bitwise.drives import one_command
 from tests.workers.test_forks import PARENTS
 from workers.replay import between, plain_module, replay
 from workers.similarity import linear_cka
-from workers.stored import load_task, stored_run
+from workers.stored import StoredRun, load_task, stored_run
 
 ENDS = PARENTS.replace("study: parents", "study: ends").replace("steps: 6", "steps: 9")
 FORKED = "fork: {study: parents.yaml, steps: [3], redraw: [data]}\n"
@@ -256,6 +257,25 @@ def test_layers_are_compared_with_those_of_the_other_end(home: Path, library: Li
         layers.append(seen[0][:, task.first_answer :].reshape(-1, seen[0].shape[-1]))
     assert linear_cka(*layers) == pytest.approx(by_run[run.id]["heldout.cka.1"], abs=1e-4)
     assert verify(library.store, read_declared(library.store, "similar"), spans=2).findings == []
+
+
+def test_a_pack_replays_each_parent_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each point of a line has two parents, and is compared with one of them once more."""
+    asked: list[str] = []
+
+    def counted(store: Store, run_id: str) -> StoredRun:
+        asked.append(run_id)
+        return stored_run(store, run_id)
+
+    monkeypatch.setattr("workers.replay.stored_run", counted)
+    for folder in ("parents.yaml", "ends.yaml"):
+        (tmp_path / folder).write_bytes((home / folder).read_bytes())
+    shutil.copytree(home / "store", tmp_path / "store")
+    text = SIMILAR.replace("study: similar", "study: once").replace("pack_width: 3", "pack_width: 6")
+    tables = one_command(tmp_path / "store", text.replace("probes:", "engine: {name: accelerate}\nprobes:") + ALL)
+    ends = {run["parent_run"] for run in tables["runs"].to_pylist()} | set(tables["runs"]["toward_run"].to_pylist())
+    assert tables["runs"].num_rows == 18
+    assert sorted(asked) == sorted([*ends] * 3), "four ends, for the pack of each of three points"
 
 
 def test_similarity_needs_a_line(tmp_path: Path) -> None:
