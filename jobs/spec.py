@@ -79,6 +79,21 @@ class MlpSpec(Spec):
     dropout: FractionScalar = 0.0
 
 
+class LstmSpec(Spec):
+    """A recurrent model with memory cells (Hochreiter & Schmidhuber 1997), one layer upon the other.
+
+    Matrices start from N(0, 1/width), embeddings from N(0, embedding_std²), biases at 0, and 1 is added to the forget
+    gate. Widths that are multiples of 16 are fastest.
+    """
+
+    family: Literal["lstm"]
+    layers: Count = 1
+    width: Count
+    tied_head: bool = True
+    embedding_std: Positive = 0.3
+    dropout: FractionScalar = 0.0
+
+
 class HuggingFaceSpec(Spec):
     """A language model of `transformers`, by its `model_type`, such as gpt_neox, llama or bert.
 
@@ -152,15 +167,18 @@ def _kind_of_model(data: Any) -> str | None:
     return "HuggingFaceSpec" if "huggingface" in data or "size" in data else data.get("family")
 
 
+Packable = GptSpec | MlpSpec | LstmSpec  # our own families, of which many runs make one model
+
 ModelSpec = Annotated[
     Annotated[GptSpec, Tag("gpt")]
     | Annotated[MlpSpec, Tag("mlp")]
+    | Annotated[LstmSpec, Tag("lstm")]
     | Annotated[HuggingFaceSpec, Tag("HuggingFaceSpec")]
     | Annotated[Given, Tag("Given")],
     Discriminator(
         _kind_of_model,
         custom_error_type="no_such_model",
-        custom_error_message="a model is `family: gpt`, `family: mlp`, or `huggingface: TYPE`, such as gpt_neox",
+        custom_error_message="a model is `family: gpt`, `mlp` or `lstm`, or `huggingface: TYPE`, such as gpt_neox",
     ),
 ]
 

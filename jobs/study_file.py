@@ -27,6 +27,7 @@ from jobs.spec import (
     EngineSpec,
     GptSpec,
     HuggingFaceSpec,
+    LstmSpec,
     MlpSpec,
     ModuleSpec,
     OptimizerSpec,
@@ -347,8 +348,8 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
     for keys in [*([("training", "tree_attention")] if pulled else []), *([("measure",)] if looked_at else [])]:
         if not task.relations:
             yield keys, f"{name} has no sentences whose trees are known: attention is compared with those"
-    if looked_at and isinstance(condition.model, MlpSpec):
-        yield ("measure",), "a model of family: mlp has no attention to look at"
+    if looked_at and isinstance(condition.model, MlpSpec | LstmSpec):
+        yield ("measure",), f"a model of family: {condition.model.family} has no attention to look at"
     if pulled and not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
         yield ("training", "tree_attention"), "is a loss of seed-batched models of family: gpt (engine packed)"
 

@@ -37,6 +37,7 @@ MODELS: list[dict[str, Any]] = [
     ),
     {**GPT, "tied_head": False, "dropout": 0.1},
     *({"family": "mlp", "layers": 2, "width": 7, "activation": activation} for activation in ("relu", "gelu", "tanh")),
+    {"family": "lstm", "layers": 2, "width": 12},
 ]
 WIDTHS, THREADS, KILLS = (1, 3, 8), (1, 2), ((), (3, 5))
 PLACES = [(w, slot, t, kills) for w in WIDTHS for slot in range(w) for t in THREADS for kills in KILLS]

@@ -20,6 +20,8 @@ FAMILIES = [
     {**ODD, "activation": "swiglu", "dropout": 0.1},
     {"family": "mlp", "layers": 2, "width": 13, "activation": "gelu"},
     {"family": "mlp", "layers": 1, "width": 32, "activation": "tanh", "dropout": 0.1},
+    {"family": "lstm", "layers": 2, "width": 16, "dropout": 0.1},
+    {"family": "lstm", "layers": 1, "width": 12, "tied_head": False},
 ]
 VOCABULARY, STEPS = 5, 4
 

@@ -23,12 +23,16 @@ GPT_OPTIONS = [
         ("rmsnorm", "layernorm"), ("gelu", "swiglu"), ("learned", "rotary"), (True, False)
     )
 ]
+LSTM = {"family": "lstm", "layers": 2, "width": 8}
 MODELS = [
     *({"family": "gpt", "layers": 2, "width": 8, "heads": 2, **options} for options in GPT_OPTIONS),
     {"family": "gpt", "layers": 1, "width": 4, "heads": 1, "feedforward_multiple": 3},
     {"family": "gpt", "layers": 2, "width": 8, "heads": 2, "dropout": 0.25},
     *({"family": "mlp", "layers": 2, "width": 6, "activation": name} for name in ("relu", "gelu", "tanh")),
     {"family": "mlp", "width": 6, "dropout": 0.25},
+    LSTM,
+    {"family": "lstm", "width": 6, "tied_head": False},
+    {"family": "lstm", "width": 6, "dropout": 0.25},
 ]
 
 
@@ -97,7 +101,7 @@ def test_long_sequences_whose_attention_goes_by_slabs(positions: str, heads: int
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: "-".join(map(str, m.values())))
 def test_losses_and_gradients_are_those_of_the_plain_module(model: dict[str, Any], first_answer: int) -> None:
     rate = model.get("dropout", 0.0)
-    if rate and model["family"] == "gpt" and first_answer:
+    if rate and model["family"] != "mlp" and first_answer:
         pytest.skip("a mask has as many values as positions are computed, which is fewer here than in the oracle")
     runs = streams(*range(RUNS))
     engine = PackedEngine(condition(model), VOCABULARY, LENGTH, runs, "cpu", first_answer)
@@ -167,15 +171,38 @@ def test_initial_weights_have_the_declared_spread() -> None:
     assert torch.equal(state["model.norm.gain"], torch.ones(8, 64))
 
 
-def test_a_large_vocabulary_is_gathered_to_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.models import gpt
+@pytest.mark.parametrize("model", [MODELS[0], LSTM], ids=["gpt", "lstm"])
+def test_a_large_vocabulary_is_gathered_to_the_same_numbers(
+    model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.models import family, gpt
 
-    inputs, targets = data(MODELS[0], RUNS, 0)
+    inputs, targets = data(model, RUNS, 0)
     results = []
     for most in (256, 0):
-        monkeypatch.setattr(gpt, "_SMALL_VOCABULARY", most)
-        engine = PackedEngine(condition(MODELS[0]), VOCABULARY, LENGTH, streams(*range(RUNS)), "cpu")
+        monkeypatch.setattr(gpt, "SMALL_VOCABULARY", most)
+        monkeypatch.setattr(family, "SMALL_VOCABULARY", most)
+        engine = PackedEngine(condition(model), VOCABULARY, LENGTH, streams(*range(RUNS)), "cpu")
         engine.train_step(0, inputs, targets)
         results.append((engine.losses, engine.optimizer.gradients.clone()))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-6)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_plain_lstm_is_that_of_torch() -> None:
+    spec = condition(LSTM).model
+    ours = plain.build(spec, VOCABULARY, LENGTH)
+    theirs = torch.nn.LSTM(8, 8, num_layers=2, batch_first=True)
+    weights = PackedEngine(condition(LSTM), VOCABULARY, LENGTH, streams(3), "cpu").state()
+    ours.load_state_dict({name: weights[f"model.{name}"][0] for name, _ in ours.named_parameters()})
+    for index in range(2):
+        # Theirs are [out, in], with a bias for each matrix, and the order in, forget, new, out.
+        into, forget, out, new = range(4)
+        for kind, end in (("input", "weight_ih_l"), ("recurrent", "weight_hh_l")):
+            parts = weights[f"model.layers.{index}.{kind}"][0].T.chunk(4)
+            getattr(theirs, f"{end}{index}").data = torch.cat([parts[k] for k in (into, forget, new, out)])
+        getattr(theirs, f"bias_hh_l{index}").data.zero_()
+        getattr(theirs, f"bias_ih_l{index}").data = torch.zeros(4, 8).index_fill_(0, torch.tensor([1]), 1.0).flatten()
+    tokens = torch.arange(12).view(2, 6) % VOCABULARY
+    states = theirs(ours.get_parameter("embedding")[tokens])[0]
+    torch.testing.assert_close(ours(tokens), states @ ours.get_parameter("embedding").T, rtol=1e-5, atol=1e-6)

@@ -83,6 +83,24 @@ class Family(Drawn, Protocol):
         """
 
 
+SMALL_VOCABULARY = 256  # up to here a product with one-hot rows is faster than a gather and its scatter
+
+
+def look_up(table: Tensor, tokens: Tensor) -> Tensor:
+    """Return the rows [run, batch·length, width] of table [run, rows, width] at tokens [run, batch, length]."""
+    runs, rows, _ = table.shape
+    if rows <= SMALL_VOCABULARY:
+        return torch.bmm(torch.eye(rows)[tokens].view(runs, -1, rows), table)
+    return gather_rows(table, tokens)
+
+
+def gather_rows(table: Tensor, tokens: Tensor) -> Tensor:
+    """Return the same by a gather."""
+    runs, rows, width = table.shape
+    offsets = torch.arange(runs)[:, None, None] * rows
+    return torch.nn.functional.embedding(tokens + offsets, table.reshape(-1, width)).view(runs, -1, width)
+
+
 class Affine(torch.autograd.Function):
     """x·w + b with a leading run axis; the bias's gradient is a matrix product.
 

@@ -13,11 +13,10 @@ from torch.nn import functional as F
 
 from jobs.spec import GptSpec
 from workers.models.attention import attend, attend_together
-from workers.models.family import Masks, Parameter, Seen, activate
+from workers.models.family import SMALL_VOCABULARY, Masks, Parameter, Seen, activate, gather_rows
 
 NORM_EPSILON = 1e-5
 ROTARY_BASE = 10_000.0
-_SMALL_VOCABULARY = 256  # up to here a product with one-hot rows is faster than a gather and its scatter
 
 
 class Gpt:
@@ -49,14 +48,10 @@ class Gpt:
         learned = self.spec.positions == "learned"
         table = torch.cat([values["embedding"], values["positions"]], dim=1) if learned else values["embedding"]
         places = torch.arange(length) + self.vocabulary_size
-        if self.vocabulary_size <= _SMALL_VOCABULARY:
+        if self.vocabulary_size <= SMALL_VOCABULARY:
             return torch.bmm(self._one_hot(tokens), table)
-        offsets = torch.arange(runs)[:, None, None] * table.shape[1]
-        flat = table.reshape(-1, self.spec.width)
-        x = F.embedding(tokens + offsets, flat)
-        if learned:
-            x = x + F.embedding(places.expand(runs, batch, length) + offsets, flat)
-        return x.view(runs, batch * length, -1)
+        x = gather_rows(table, tokens)
+        return x + gather_rows(table, places.expand(runs, batch, length)) if learned else x
 
     def _one_hot(self, tokens: Tensor) -> Tensor:
         """Return [run, batch·length, vocabulary (+ length)]: the token, and the place where places are learned."""

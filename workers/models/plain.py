@@ -11,20 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.spec import GptSpec, MlpSpec
+from jobs.spec import GptSpec, LstmSpec, MlpSpec, Packable
 from workers.models.gpt import NORM_EPSILON, ROTARY_BASE
+from workers.models.lstm import FORGET_BIAS
 
 
-def build(spec: GptSpec | MlpSpec, vocabulary_size: int, length: int) -> nn.Module:
+def build(spec: Packable, vocabulary_size: int, length: int) -> nn.Module:
     """Return the module of a spec; it maps int64 tokens [batch, length] to logits.
 
-    gpt: [batch, length, vocabulary]; mlp: [batch, 1, vocabulary], at the last position.
+    gpt and lstm: [batch, length, vocabulary]; mlp: [batch, 1, vocabulary], at the last position.
     """
-    return (
-        PlainGpt(spec, vocabulary_size, length)
-        if isinstance(spec, GptSpec)
-        else PlainMlp(spec, vocabulary_size, length)
-    )
+    if isinstance(spec, GptSpec):
+        return PlainGpt(spec, vocabulary_size, length)
+    if isinstance(spec, LstmSpec):
+        return PlainLstm(spec, vocabulary_size)
+    return PlainMlp(spec, vocabulary_size, length)
 
 
 class _Gain(nn.Module):
@@ -121,6 +122,44 @@ class PlainGpt(nn.Module):
         for block in self.blocks:
             x = block(x, drop)
         out: Tensor = self.norm(x) @ (self.embedding.T if self.spec.tied_head else self.head)
+        return out
+
+
+class _Recurrence(nn.Module):
+    """One layer of an LSTM over all steps; the gates are in, forget, out, and what is new."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input, self.recurrent = (nn.Parameter(torch.empty(width, 4 * width)) for _ in range(2))
+        self.bias = nn.Parameter(torch.zeros(4 * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = memory = x.new_zeros(x.shape[0], x.shape[2])
+        states = []
+        for now in x.unbind(1):
+            into, forget, out, new = (now @ self.input + state @ self.recurrent + self.bias).chunk(4, -1)
+            memory = torch.sigmoid(forget + FORGET_BIAS) * memory + torch.sigmoid(into) * torch.tanh(new)
+            state = torch.sigmoid(out) * torch.tanh(memory)
+            states.append(state)
+        return torch.stack(states, dim=1)
+
+
+class PlainLstm(nn.Module):
+    """The recurrent model of one run."""
+
+    def __init__(self, spec: LstmSpec, vocabulary_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(vocabulary_size, spec.width))
+        self.layers = nn.ModuleList(_Recurrence(spec.width) for _ in range(spec.layers))
+        if not spec.tied_head:
+            self.head = nn.Parameter(torch.empty(spec.width, vocabulary_size))
+
+    def forward(self, tokens: Tensor, drop: Any = lambda x: x) -> Tensor:
+        """Return logits [batch, length, vocabulary] for tokens [batch, length]."""
+        x = drop(F.embedding(tokens, self.embedding))
+        for layer in self.layers:
+            x = drop(layer(x))
+        out: Tensor = x @ (self.head if hasattr(self, "head") else self.embedding.T)
         return out
 
 

@@ -14,18 +14,21 @@ from torch import Tensor, nn
 from jobs.errors import ModelError
 from jobs.identity import canonical_json
 from jobs.seeds import Streams
-from jobs.spec import Condition, Given, GptSpec, HuggingFaceSpec, MlpSpec
+from jobs.spec import Condition, Given, GptSpec, HuggingFaceSpec, LstmSpec, MlpSpec, Packable
 from workers.models import plain
 from workers.models.family import Drawn, Family, Masks, Parameter
 from workers.models.gpt import Gpt
 from workers.models.huggingface import HuggingFace, parameters_of
+from workers.models.lstm import Lstm
 from workers.models.mlp import Mlp
 
 
-def family_of(spec: GptSpec | MlpSpec, vocabulary_size: int, length: int, first_answer: int) -> Family:
+def family_of(spec: Packable, vocabulary_size: int, length: int, first_answer: int) -> Family:
     """Return the seed-batched model of a spec of our own families."""
     if isinstance(spec, GptSpec):
         return Gpt(spec, vocabulary_size, length, first_answer)
+    if isinstance(spec, LstmSpec):
+        return Lstm(spec, vocabulary_size, length, first_answer)
     return Mlp(spec, vocabulary_size, length)
 
 
@@ -37,7 +40,7 @@ class _Listed:
     first_answer: int
 
 
-def _known(condition: Condition) -> GptSpec | MlpSpec | HuggingFaceSpec:
+def _known(condition: Condition) -> Packable | HuggingFaceSpec:
     if isinstance(condition.model, Given):
         raise ModelError("the model is a script's own: its checkpoints are the files that the script wrote")
     return condition.model
@@ -63,7 +66,7 @@ def _listed(text: bytes, vocabulary_size: int, length: int, first_answer: int) -
 class Plain(nn.Module):
     """A plain module of one of our own families, asked from `first_answer` on."""
 
-    def __init__(self, spec: GptSpec | MlpSpec, vocabulary_size: int, length: int, first_answer: int) -> None:
+    def __init__(self, spec: Packable, vocabulary_size: int, length: int, first_answer: int) -> None:
         super().__init__()
         self.length = length
         self._first = 0 if isinstance(spec, MlpSpec) else first_answer
