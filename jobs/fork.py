@@ -23,8 +23,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
+from jobs.origin import Origin, Toward
 from jobs.seeds import Seeds
-from jobs.spec import Origin, Spec, Toward
+from jobs.spec import Spec
 
 Stream = Literal["init", "data", "dropout"]
 

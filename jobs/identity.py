@@ -8,8 +8,9 @@ import hashlib
 import json
 from typing import Any
 
+from jobs.origin import Origin
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Origin
+from jobs.spec import Condition
 
 IDENTITY_VERSION = 1
 # Keys that came after the first ids: written only where they are not at their default, so that older ids stay.

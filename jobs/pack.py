@@ -8,9 +8,10 @@ from jobs.claims import Attempt
 from jobs.errors import NotFound, RunEnded, SpecMismatch
 from jobs.identity import canonical_json, condition_spec, run_id, run_spec
 from jobs.layout import PackKeys
+from jobs.origin import Origin
 from jobs.records import Status
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Count, Origin, Spec
+from jobs.spec import Condition, Count, Spec
 from jobs.store import Store, get_record, put_record
 
 

@@ -24,9 +24,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from jobs.fork import ForkPoint, ForkRule
 from jobs.identity import canonical_json, run_id, run_spec
+from jobs.origin import Origin
 from jobs.schedule import Every, Schedule
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Count, Measured, Origin, Spec
+from jobs.spec import Condition, Count, Measured, Spec
 from jobs.stop import StopRule
 from jobs.text.corpus import Place
 

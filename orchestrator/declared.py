@@ -15,8 +15,8 @@ from jobs.errors import Fault, NotFound, StudyError
 from jobs.identity import canonical_json, sha256
 from jobs.layout import file_key, parse_attempt_key, study_key, task_key
 from jobs.numbered import newest, put_next
+from jobs.origin import Origin
 from jobs.seeds import Seeds
-from jobs.spec import Origin
 from jobs.stop import StopRule
 from jobs.store import Store, get_record, put_same
 from jobs.study import Study, SuccessRule

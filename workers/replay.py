@@ -16,10 +16,11 @@ import torch
 
 from jobs.claims import FRESH
 from jobs.errors import Corrupt, ModelError, NotFound, SeedbedError
+from jobs.origin import Origin
 from jobs.records import METRICS
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
-from jobs.spec import AccelerateSpec, CommandSpec, Condition, ModuleSpec, Origin
+from jobs.spec import AccelerateSpec, CommandSpec, Condition, ModuleSpec
 from jobs.store import Store
 from jobs.tasks.task import Task
 from workers.batches import Batches

@@ -9,8 +9,9 @@ from jobs.claims import Attempt, attempts_of
 from jobs.errors import Corrupt, NotFound, SpecMismatch
 from jobs.identity import parse_run_spec, run_id
 from jobs.layout import attempt_key, task_key
+from jobs.origin import Origin
 from jobs.seeds import Seeds
-from jobs.spec import CommandSpec, Condition, Origin, TaskSpec
+from jobs.spec import CommandSpec, Condition, TaskSpec
 from jobs.store import Store
 from jobs.tasks.task import Task
 from jobs.text.stored import told_address
