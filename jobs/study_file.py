@@ -344,6 +344,11 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
     if condition.polca and not isinstance(condition.engine, PackedSpec):
         yield ("polca",), "looks at seed-batched models, of which there is a plain form with all derivatives"
+    composed = "interdependence" in condition.measure
+    if composed and not isinstance(condition.model, LstmSpec):
+        yield ("measure",), "interdependence is of models of family: lstm, whose states are taken apart"
+    if composed and not task.relations:
+        yield ("measure",), f"{name} has no sentences whose trees are known: interdependence is by distance in them"
     pulled, looked_at = ever(condition.training.tree_attention), "attention" in condition.measure
     for keys in [*([("training", "tree_attention")] if pulled else []), *([("measure",)] if looked_at else [])]:
         if not task.relations:

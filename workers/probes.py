@@ -21,6 +21,7 @@ from workers.attention_trees import Look, spans, tree_measures
 from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
+from workers.interdependence import interdependence_measures
 from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
 from workers.polca import Past, polca_rows
 from workers.similarity import similarities
@@ -171,6 +172,8 @@ class Probes:
             self._measure_similarity(name, step, inputs, self.ends)
         if "attention" in self.measured:
             self._measure_attention(name, step, engine, sets)
+        if "interdependence" in self.measured:
+            self._measure_interdependence(name, step, engine, sets)
         if "linear-probe" in self.measured:
             self._fit_probes(name, step, engine, [first_items(one, LOOKED_AT) for one in sets])
 
@@ -198,6 +201,14 @@ class Probes:
             if member.slot in known:
                 found = tree_measures(name, looks[member.slot], known[member.slot], self.task.relations)
                 self._add_all(member, step, found)
+
+    def _measure_interdependence(self, name: str, step: int, engine: Engine, sets: Sequence[Batch]) -> None:
+        weights = {key.removeprefix(MODEL): it for key, it in engine.state().items() if key.startswith(MODEL)}
+        for member in self.crew.alive:
+            mine = sets[member.slot]
+            if mine.trees is not None:
+                own = {key: value[member.slot] for key, value in weights.items()}
+                self._add_all(member, step, interdependence_measures(name, own, mine.inputs, mine.trees))
 
     def _fit_probes(self, name: str, step: int, engine: Layered, sets: Sequence[Batch]) -> None:
         layers = engine.hidden(np.stack([one.inputs for one in sets]))

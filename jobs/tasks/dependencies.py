@@ -1,13 +1,13 @@
-"""Sentences whose trees are known, for masked language modelling: when does structure come, and when agreement?
+"""Sentences whose trees are known, for language modelling: when does structure come, and when agreement?
 
 The grammar of `sentences.py`, with adjectives before nouns, adverbs before the sentence and one before the main verb,
 all of them optional. Without them a fixed distance finds .80 of all heads, and attention that finds heads would show no
 syntax; with them it finds .45. After Chen, Shwartz-Ziv, Cho, Leavitt & Saphra (2024, "Sudden drops in the loss").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,9 @@ _PLAIN = 4  # auxiliary, verb, determiner and noun
 
 
 class Dependencies(Task):
-    """Sentences of which some words are hidden; `heldout` has 15 % of its words hidden.
+    """Sentences of which some words are hidden, or each next one is asked for; `heldout` has 15 % of its words hidden.
 
+    objective   what is asked for: hidden words (masked language modelling), or the next word (causal models)
     adjectives  the most before a noun
     adverbs     the most before a sentence
     objects     what the object of a sentence is: a noun alone, or any noun phrase of the grammar
@@ -50,6 +51,9 @@ class Dependencies(Task):
     the other number than its subject, in `agreement` no noun before it has. `measure: [attention]` looks at `trees`.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"objective"})
+
+    objective: Literal["masked", "next"] = "masked"
     adjectives: Annotated[int, Field(ge=0, le=4)] = 2
     adverbs: Annotated[int, Field(ge=0, le=4)] = 3
     objects: Literal["plain", "any"] = "any"
@@ -67,9 +71,9 @@ class Dependencies(Task):
         return int(_layout(self).tags.shape[1]) + 1
 
     @property
-    def mask_token(self) -> int:
-        """Return what stands for a hidden word."""
-        return _HIDDEN
+    def mask_token(self) -> int | None:
+        """Return what stands for a hidden word, where words are hidden."""
+        return _HIDDEN if self.objective == "masked" else None
 
     @property
     def relations(self) -> tuple[str, ...]:
@@ -78,17 +82,21 @@ class Dependencies(Task):
 
     def batch(self, streams: Streams, step: int, size: int) -> Batch:
         """Return `size` fresh sentences."""
-        return self._draw(streams.data(step), size, [one.weight for one in self.types])[0]
+        drawn = self._draw(streams.data(step), size, [one.weight for one in self.types])[0]
+        return drawn if self.objective == "masked" else _asking_for_the_next(drawn)
 
     def held_out(self, streams: Streams) -> dict[str, Batch]:
         """Return `heldout`, `trees`, and the pairs `agreement` and `attractor`: good ones first, then bad ones."""
         every = [one.weight for one in self.types]
         generator = streams.evaluation("heldout")
         sentences = self._draw(generator, self.test_size, every)[0]
-        hidden = masked(sentences, HELD_OUT_MASKING, generator, _HIDDEN, len(_TOKENS))
+        if self.objective == "masked":
+            asked = masked(sentences, HELD_OUT_MASKING, generator, _HIDDEN, len(_TOKENS))
+        else:
+            asked = _asking_for_the_next(sentences)
         whole = self._draw(streams.evaluation("trees"), self.trees, every)[0]
         return {
-            "heldout": Batch(hidden.inputs, hidden.targets),
+            "heldout": Batch(asked.inputs, asked.targets),
             "trees": Batch(whole.inputs, np.full_like(whole.targets, IGNORE), whole.trees),
             "agreement": self._pairs(streams, "agreement", [one.weight * _is_plain(one) for one in self.types]),
             "attractor": self._pairs(
@@ -99,7 +107,8 @@ class Dependencies(Task):
     def measure(self, name: str, batch: Batch, predicted: Tokens, losses: NDArray[np.float32]) -> list[Score | Mean]:
         """Return how many hidden words were right, or in how many pairs the good word is the likelier one.
 
-        The words of a pair are hidden in one sentence: their pseudo-log-likelihoods are compared, and a tie is wrong.
+        The words of a pair are hidden in one sentence: their pseudo-log-likelihoods are compared, or, where the next
+        word is asked for, those of both sentences as wholes. A tie is wrong.
         """
         if name == "trees":
             return []
@@ -118,11 +127,17 @@ class Dependencies(Task):
         sentences, main = self._draw(streams.evaluation(name), self.test_size, weights)
         rows = np.arange(len(main))
         good = sentences.inputs[rows, main]
+        bad = np.where(good < _MANY, good + _MANY - _ONE, good - _MANY + _ONE)
+        if self.objective == "next":
+            other = sentences.inputs.copy()
+            other[rows, main] = bad
+            both = np.concatenate([sentences.inputs, other])
+            return _asking_for_the_next(Batch(both, np.concatenate([sentences.targets, sentences.targets])))
         hidden = sentences.inputs.copy()
         hidden[rows, main] = _HIDDEN
         targets = np.full((2, *hidden.shape), IGNORE)
         targets[0, rows, main] = good
-        targets[1, rows, main] = np.where(good < _MANY, good + _MANY - _ONE, good - _MANY + _ONE)
+        targets[1, rows, main] = bad
         return Batch(np.concatenate([hidden, hidden]), targets.reshape(-1, hidden.shape[1]))
 
     def _draw(self, generator: np.random.Generator, size: int, weights: list[float]) -> tuple[Batch, Tokens]:
@@ -146,6 +161,12 @@ class Dependencies(Task):
         inputs[np.arange(size), there.sum(axis=1)] = _STOP
         targets = np.where(heads >= 0, inputs, IGNORE)
         return Batch(inputs, targets, Trees(heads, relations)), place[np.arange(size), layout.main[chosen]]
+
+
+def _asking_for_the_next(batch: Batch) -> Batch:
+    """Return a batch that asks for its words with the token after each asked for, the stop after the last."""
+    after = np.concatenate([batch.inputs[:, 1:], np.full((len(batch.inputs), 1), _FILLER)], axis=1)
+    return replace(batch, targets=np.where(batch.targets != IGNORE, after, IGNORE))
 
 
 def _is_plain(one: SentenceType) -> bool:

@@ -150,3 +150,25 @@ def digest(batches: object) -> str:
         for array in (batch.inputs, batch.targets, *trees):
             found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
+
+
+def test_the_next_word_is_asked_for_and_the_sentences_stay() -> None:
+    task, seeds = Dependencies(test_size=50, trees=80, objective="next"), streams()
+    assert (task.mask_token, TASK.mask_token) == (None, task.vocabulary.index("[hidden]"))
+    batch, same = task.batch(seeds, 0, 40), TASK.batch(seeds, 0, 40)
+    assert np.array_equal(batch.inputs, same.inputs)
+    sets = task.held_out(seeds)
+    for one in (batch, sets["heldout"], sets["agreement"], sets["attractor"]):
+        for line, asked in zip(one.inputs, one.targets, strict=True):
+            words = int(np.argmax(line == task.vocabulary.index(".")))
+            assert asked[:words].tolist() == line[1 : words + 1].tolist(), "the stop after the last word"
+            assert (asked[words:] == IGNORE).all()
+    good, bad = np.split(sets["attractor"].inputs, 2)
+    assert ((good != bad).sum(axis=1) == 1).all()
+    auxiliaries = {
+        frozenset((task.vocabulary[a], task.vocabulary[b]))
+        for a, b in zip(good[good != bad], bad[good != bad], strict=True)
+    }
+    assert auxiliaries == {frozenset(("does", "do")), frozenset(("doesn't", "don't"))}
+    assert task.model_dump()["objective"] == "next"
+    assert "objective" not in TASK.model_dump(), "ids from before there were objectives stay"
