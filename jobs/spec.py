@@ -19,7 +19,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-Measured = Literal["weights", "similarity", "attention", "linear-probe", "interdependence"]
+Measured = Literal["weights", "similarity", "attention", "linear-probe", "structural-probe", "interdependence"]
 
 
 class Spec(BaseModel):
@@ -315,6 +315,7 @@ class Condition(Spec):
     measure  what probes measure beside the task's own sets; `weights`: statistics of the weights; `similarity`: of a
              run on a line, how alike its layers are to those of the other end; `attention`: whether its heads find the
              word on which a word depends; `linear-probe`: whether a linear map reads the task's labels off its layers;
+             `structural-probe`: whether a linear map of its layers puts words as far apart as their tree does;
              `interdependence`: how far two words put more into the state of a recurrent model than each of them
     polca    how the change of the parent's loss is taken apart along directions, of a fork that is only measured
     """

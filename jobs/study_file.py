@@ -327,6 +327,9 @@ def _measured_at(point: GridPoint, step: int) -> tuple[Condition, dict[str, Any]
     return condition, condition_spec(condition)
 
 
+_OF_TREES = ("attention", "interdependence", "structural-probe")
+
+
 def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[Keys, str]]:
     """Yield (key, what is wrong) for what of masks, noise, probes and trees does not fit together."""
     masks, name, masking = ever(condition.training.masking), condition.task.name, ("training", "masking")
@@ -347,12 +350,11 @@ def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[K
     composed = "interdependence" in condition.measure
     if composed and not isinstance(condition.model, LstmSpec):
         yield ("measure",), "interdependence is of models of family: lstm, whose states are taken apart"
-    if composed and not task.relations:
-        yield ("measure",), f"{name} has no sentences whose trees are known: interdependence is by distance in them"
     pulled, looked_at = ever(condition.training.tree_attention), "attention" in condition.measure
-    for keys in [*([("training", "tree_attention")] if pulled else []), *([("measure",)] if looked_at else [])]:
+    of_trees = [("measure",) for what in _OF_TREES if what in condition.measure]
+    for keys in [("training", "tree_attention")] * pulled + of_trees:
         if not task.relations:
-            yield keys, f"{name} has no sentences whose trees are known: attention is compared with those"
+            yield keys, f"{name} has no sentences whose trees are known: that is about those"
     if looked_at and isinstance(condition.model, MlpSpec | LstmSpec):
         yield ("measure",), f"a model of family: {condition.model.family} has no attention to look at"
     if pulled and not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):

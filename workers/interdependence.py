@@ -40,7 +40,8 @@ def interdependence_measures(
     weights: by name, those of one run; tokens: [item, length]
     """
     items, first, second = pairs_of(trees.heads[:ITEMS])
-    edges = np.minimum(tree_distances(trees.heads[:ITEMS])[items, first, second], MOST_EDGES)
+    some = Trees(trees.heads[:ITEMS], trees.relations[:ITEMS])
+    edges = np.minimum(some.distances()[items, first, second], MOST_EDGES)
     values = interdependence(weights, tokens[:ITEMS], (items, first, second))
     apart = second - first
     found, gains = [], []
@@ -67,19 +68,6 @@ def pairs_of(heads: Integers) -> tuple[Integers, Integers, Integers]:
     items, first, second = items[inside], first[inside], second[inside]
     is_word = heads[items, second] >= 0
     return items[is_word], first[is_word], second[is_word]
-
-
-def tree_distances(heads: Integers) -> Integers:
-    """Return [item, word, word]: the edges between two words; heads [item, length], the root's its own, -1: no word."""
-    count, length = heads.shape
-    apart = np.full((count, length, length), length)
-    places = np.arange(length)
-    apart[:, places, places] = 0
-    items, words = np.nonzero((heads >= 0) & (heads != places))
-    apart[items, words, heads[items, words]] = apart[items, heads[items, words], words] = 1
-    for middle in range(length):  # Floyd & Warshall
-        apart = np.minimum(apart, apart[:, :, middle, None] + apart[:, None, middle, :])
-    return apart
 
 
 def interdependence(

@@ -25,6 +25,7 @@ from workers.interdependence import interdependence_measures
 from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
 from workers.polca import Past, polca_rows
 from workers.similarity import similarities
+from workers.structural_probe import structure_measures
 from workers.weight_statistics import weight_statistics
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ class Probes:
             self._measure_attention(name, step, engine, sets)
         if "interdependence" in self.measured:
             self._measure_interdependence(name, step, engine, sets)
-        if "linear-probe" in self.measured:
+        if {"linear-probe", "structural-probe"} & set(self.measured):
             self._fit_probes(name, step, engine, [first_items(one, LOOKED_AT) for one in sets])
 
     def _measure_similarity(
@@ -213,10 +214,13 @@ class Probes:
     def _fit_probes(self, name: str, step: int, engine: Layered, sets: Sequence[Batch]) -> None:
         layers = engine.hidden(np.stack([one.inputs for one in sets]))
         for member in self.crew.alive:
-            mine = sets[member.slot]
-            labels = self._labels[member.slot][name]
+            mine, streams = sets[member.slot], self.streams[member.slot]
             shown = [layer[member.slot] for layer in layers]
-            self._add_all(member, step, probe_measures(name, mine, labels, shown, self.streams[member.slot]))
+            if "linear-probe" in self.measured:
+                labels = self._labels[member.slot][name]
+                self._add_all(member, step, probe_measures(name, mine, labels, shown, streams))
+            if "structural-probe" in self.measured:
+                self._add_all(member, step, structure_measures(name, mine, shown, streams, len(self.task.vocabulary)))
 
     def _add_all(self, member: Member, step: int, found: Sequence[Score | Mean]) -> None:
         for one in found:

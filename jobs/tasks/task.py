@@ -36,6 +36,19 @@ class Trees:
     heads: Tokens
     relations: Tokens
 
+    def distances(self) -> Tokens:
+        """Return [batch, length, length]: the edges between two words; `length` where there is no way."""
+        count, length = self.heads.shape
+        apart = np.full((count, length, length), length)
+        places = np.arange(length)
+        apart[:, places, places] = 0
+        items, words = np.nonzero((self.heads >= 0) & (self.heads != places))
+        to = self.heads[items, words]
+        apart[items, words, to] = apart[items, to, words] = 1
+        for middle in range(length):  # Floyd & Warshall
+            apart = np.minimum(apart, apart[:, :, middle, None] + apart[:, None, middle, :])
+        return apart
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -11,8 +11,9 @@ import torch
 from jobs.errors import StudyError
 from jobs.spec import LstmSpec
 from jobs.study_file import parse_study
+from jobs.tasks.task import Trees
 from tests.bitwise.drives import same_in_packs_and_after_a_kill
-from workers.interdependence import decompose, interdependence, pairs_of, shares, tree_distances
+from workers.interdependence import decompose, interdependence, pairs_of, shares
 from workers.models import plain
 
 WORDS = np.random.default_rng(1).random((5, 7)) < 0.4
@@ -99,7 +100,7 @@ def test_interdependence_is_what_two_words_are_more_than_each() -> None:
 def test_words_apart_in_a_sentence_and_in_its_tree() -> None:
     # the small raven sleeps: the root is word 3, on which 2 depends, on which 0 and 1 do
     heads = np.array([[2, 2, 3, 3, -1], [1, 1, -1, -1, -1]])
-    apart = tree_distances(heads)
+    apart = Trees(heads, np.full_like(heads, -1)).distances()
     assert apart[0, :4, :4].tolist() == [[0, 2, 1, 2], [2, 0, 1, 2], [1, 1, 0, 1], [2, 2, 1, 0]]
     assert list(zip(*(part.tolist() for part in pairs_of(heads)), strict=True)) == [
         (0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 1), (0, 0, 2), (0, 1, 3), (0, 0, 3),
