@@ -169,6 +169,11 @@ class PackKeys:
         """Return the prefix of the pack's checkpoints."""
         return f"{self.folder}checkpoints/"
 
+    @property
+    def parts(self) -> str:
+        """Return the prefix of the parts of checkpoints that lie on several processes."""
+        return f"{self.folder}parts/"
+
     def shard(self, number: int) -> str:
         """Return the key of the pack's shard `number`."""
         return f"{self.shards}{number:06d}.parquet"
@@ -176,6 +181,10 @@ class PackKeys:
     def checkpoint(self, step: int) -> str:
         """Return the key of the pack's checkpoint at `step`."""
         return f"{self.checkpoints}{step:012d}.safetensors"
+
+    def part(self, step: int, number: int, count: int) -> str:
+        """Return the key of what process `number` (from 0) of `count` saves of the checkpoint at `step`."""
+        return f"{self.parts}{step:012d}.{number + 1}-of-{count}.safetensors"
 
 
 def table_folder(study: str, version: int) -> str:

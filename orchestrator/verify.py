@@ -131,7 +131,11 @@ def _files_of(store: Store, declared: Declared) -> list[str]:
     for pack in sorted(packs):
         keys = PackKeys(pack)
         found += [key for key in (keys.request, keys.claim, keys.given_up, keys.outcome) if store.exists(key)]
-        found += [manifest_key(key) for prefix in (keys.shards, keys.checkpoints) for key in committed(store, prefix)]
+        found += [
+            manifest_key(key)
+            for prefix in (keys.shards, keys.checkpoints, keys.parts)
+            for key in committed(store, prefix)
+        ]
     return found
 
 
@@ -145,6 +149,9 @@ def _check_file(store: Store, key: str) -> None:
         step = manifest.extra.get("step")
         if "/checkpoints/" in key and manifest.key != PackKeys(key.split("/")[1]).checkpoint(int(step or 0)):
             raise Corrupt(key, f"is the manifest of step {step}")
+        for part in manifest.extra.get("parts", ()):
+            if read_manifest(store, part["key"]).sha256 != part["sha256"]:
+                raise Corrupt(key, f"names other bytes of {part['key']} than that has")
     else:
         get_record(store, key)
 

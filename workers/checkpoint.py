@@ -3,6 +3,7 @@
 Every tensor has a leading run axis, so one run's slice is read without its neighbours, and slices from
 several packs make up a new one. The manifest names each run's slice by its SHA-256 and by its parents, back to
 step 0. No state of a random generator is stored, because every draw is keyed by seed, purpose and step.
+Of a run whose moments lie on several processes each has saved its part (`parts.py`), which the manifest names, too.
 
 Not here: when to save, and which to drop (`saver.py`).
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from jobs.claims import Attempt, counts
@@ -22,6 +24,7 @@ from jobs.digests import digest_of
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
 from jobs.store import Manifest, Store, commit, committed, manifest_key, read_manifest
+from workers.parts import StoredSlice, named_digests
 
 Kind = Literal["milestone", "rolling"]
 State = Mapping[str, torch.Tensor]
@@ -85,9 +88,17 @@ class Saved:
         return Link(self.slice.run_id, self.step, self.slice.sha256)
 
 
-def slice_digest(state: State, slot: int) -> str:
-    """Return the SHA-256 over one run's slice of every tensor, names and bytes in the order of the names."""
-    return digest_of({name: tensor[slot].detach().cpu().numpy() for name, tensor in state.items()})
+def slice_digest(state: State, slot: int, parts: Sequence[Manifest] = ()) -> str:
+    """Return the SHA-256 over one run's slice of every tensor, names and bytes in the order of the names.
+
+    What was saved in `parts` counts by the digests in their manifests.
+    """
+    return digest_of(arrays_of(state, slot) | named_digests(part.extra["slices"][slot] for part in parts))
+
+
+def arrays_of(state: State, slot: int) -> dict[str, NDArray[Any]]:
+    """Return one run's slice of every tensor."""
+    return {name: tensor[slot].detach().cpu().numpy() for name, tensor in state.items()}
 
 
 def save(
@@ -98,20 +109,26 @@ def save(
     state: State,
     slices: Sequence[Slice],
     environment: str,
+    parts: Sequence[Manifest] = (),
 ) -> Manifest:
     """Commit the pack's state at `step` and return its manifest.
 
-    `slices` are the runs in it that are alive, `environment` its fingerprint.
+    `slices` are the runs in it that are alive, `environment` its fingerprint, `parts` what is durable of it already.
     """
 
     def write(path: Path) -> dict[str, Any]:
         write_tensors(path, state)
-        return {"step": step, "kind": kind, "environment": environment, "runs": [asdict(part) for part in slices]}
+        told = {"step": step, "kind": kind, "environment": environment, "runs": [asdict(part) for part in slices]}
+        return told | ({"parts": [_named(part) for part in parts]} if parts else {})
 
     return commit(store, keys.checkpoint(step), write)
 
 
-def write_tensors(path: Path, state: State) -> None:
+def _named(part: Manifest) -> dict[str, Any]:
+    return {"key": part.key, "sha256": part.sha256, "size_bytes": part.size_bytes}
+
+
+def write_tensors(path: Path, state: State, header_of_file: Mapping[str, str] | None = None) -> None:
     """Write tensors as one safetensors file, streamed: nothing is copied, and a full disk is an OSError.
 
     The library's own writer copies all bytes while it holds the interpreter, so that training beside it stands
@@ -119,7 +136,8 @@ def write_tensors(path: Path, state: State) -> None:
     """
     # Largest items first, then names: so every tensor lies aligned, as the library writes it.
     names = sorted(state, key=lambda name: (-state[name].element_size(), name))
-    arrays, header, end = [], {}, 0
+    arrays, end = [], 0
+    header: dict[str, Any] = {"__metadata__": dict(header_of_file)} if header_of_file else {}
     for name in names:
         tensor = state[name].detach().cpu().contiguous()
         data = tensor.reshape(-1).view(torch.uint8).numpy().data
@@ -138,11 +156,11 @@ def write_tensors(path: Path, state: State) -> None:
             file.write(data)
 
 
-def discard(store: Store, keys: PackKeys, step: int) -> None:
+def discard(store: Store, keys: PackKeys, step: int, parts: int = 0) -> None:
     """Remove a rolling checkpoint: first it stops counting, then its bytes go."""
-    key = keys.checkpoint(step)
-    store.delete(manifest_key(key))
-    store.delete(key)
+    for key in (keys.checkpoint(step), *(keys.part(step, number, parts) for number in range(parts))):
+        store.delete(manifest_key(key))
+        store.delete(key)
 
 
 def checkpoints_of(store: Store, attempts: Sequence[Attempt]) -> dict[int, Saved]:
@@ -176,22 +194,43 @@ def read_saved(store: Store, key: str) -> list[Saved]:
         raise Corrupt(manifest_key(key), f"is not the manifest of a checkpoint ({error})") from None
 
 
-def read_slice(store: Store, saved: Saved) -> dict[str, torch.Tensor]:
+def part_keys(manifest: Manifest) -> list[str]:
+    """Return the keys of a checkpoint's parts; raises Corrupt for parts of another pack or another step."""
+    try:
+        keys = [str(part["key"]) for part in manifest.extra.get("parts", ())]
+    except (KeyError, TypeError) as error:
+        raise Corrupt(manifest_key(manifest.key), f"names no parts ({error})") from None
+    own = PackKeys(manifest.key.split("/")[1])
+    if keys != [own.part(int(manifest.extra["step"]), number, len(keys)) for number in range(len(keys))]:
+        raise Corrupt(manifest_key(manifest.key), "names parts of another checkpoint")
+    return keys
+
+
+def read_slice(store: Store, saved: Saved) -> State:
     """Return one run's tensors [1, …]; its neighbours' bytes are not read.
 
-    Raises Corrupt where they are not what was committed, NotFound where the file is gone.
+    Of a checkpoint in parts they are read when they are asked for. Raises Corrupt where they are not what was
+    committed, NotFound where a file is gone.
     """
     key, slot = saved.manifest.key, saved.slice.slot
+    parts = part_keys(saved.manifest)
     try:
+        if parts:
+            stored = StoredSlice(store.local(key), [store.local(part) for part in parts], slot)
+            if stored.digest() != saved.slice.sha256:
+                raise Corrupt(key, f"the slice of run {saved.slice.run_id} differs from its manifest")
+            return stored
         with safe_open(store.local(key), framework="pt") as file:
             row = {name: file.get_slice(name)[slot : slot + 1] for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise Corrupt(key, f"cannot be read: {error}") from None
     if any(len(part) != 1 for part in row.values()) or slice_digest(row, 0) != saved.slice.sha256:
         raise Corrupt(key, f"the slice of run {saved.slice.run_id} differs from its manifest")
     return row
 
 
-def join(rows: Sequence[State]) -> dict[str, torch.Tensor]:
-    """Return the state of a pack from one slice per run, in their order."""
+def join(rows: Sequence[State]) -> State:
+    """Return the state of a pack from one slice per run, in their order; of one run the slice itself."""
+    if len(rows) == 1:
+        return rows[0]
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

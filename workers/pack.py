@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 
-import torch
-
 from jobs.beats import Heart, Pulse
 from jobs.claims import FRESH, Attempt, attempts_of, claim
 from jobs.errors import Corrupt, EnvironmentChanged, NotFound, SeedbedError, SeedError, StoreError
@@ -30,7 +28,7 @@ from jobs.spec import CommandSpec
 from jobs.store import Store, get_record, open_store, put_record
 from jobs.tasks.task import Task
 from workers.batches import Batches
-from workers.checkpoint import Link, Saved, checkpoints_of, join, read_slice
+from workers.checkpoint import Link, Saved, State, checkpoints_of, join, read_slice
 from workers.checkpoint_files import restore
 from workers.crew import Crew, Member
 from workers.determinism import Environment, fingerprint
@@ -142,7 +140,7 @@ def _train(
     del replays  # and with it the states of all parents
     with closing(engine_of(condition, task, streams, request.device)) as engine, Writer() as writer:
         if state:
-            engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
+            engine.load(state)
         if not saved:
             _check_proof(request, task, engine)
         check_still_wanted(store, request)
@@ -213,7 +211,7 @@ def _plan(request: PackRequest) -> Plan:
 
 def _beginnings(
     replays: Replays, request: PackRequest, task: Task, streams: list[Streams]
-) -> tuple[dict[str, tuple[Link, ...]], dict[str, torch.Tensor]]:
+) -> tuple[dict[str, tuple[Link, ...]], State]:
     """Return the parents of what the runs begin with, and its state; both empty where they begin with their seeds."""
     parents: dict[str, tuple[Link, ...]] = {}
     rows = []
@@ -228,7 +226,7 @@ def _beginnings(
 def _check_proof(request: PackRequest, task: Task, engine: Engine) -> None:
     """Raise SeedError where what is about to train is not what was proven before the launch."""
     told = []
-    weights = {name.removeprefix(MODEL): t for name, t in engine.state().items() if name.startswith(MODEL)}
+    weights = {name.removeprefix(MODEL): tensor for name, tensor in engine.weights().items()}
     for slot, (run, seen) in enumerate(
         zip(request.runs, prove(request.condition, task, request.runs).runs, strict=True)
     ):
@@ -243,7 +241,7 @@ def _check_proof(request: PackRequest, task: Task, engine: Engine) -> None:
         raise SeedError(tuple(told))
 
 
-def _restore(store: Store, attempts: dict[str, list[Attempt]]) -> tuple[list[Saved], dict[str, torch.Tensor]]:
+def _restore(store: Store, attempts: dict[str, list[Attempt]]) -> tuple[list[Saved], State]:
     """Return the newest checkpoint that every run has, and its state; nothing where there is none.
 
     A checkpoint that cannot be read is left out, and the one before it is tried.

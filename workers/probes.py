@@ -135,7 +135,7 @@ class Probes:
                 self._add(member, at, metric, value, correct, total)
 
     def _measure_weights(self, step: int, engine: Engine) -> None:
-        weights = {name: value for name, value in engine.state().items() if name.startswith(MODEL)}
+        weights = engine.weights()
         for member in self.crew.alive:
             for metric, value in weight_statistics(weights, member.slot).items():
                 self._add(member, step, metric, value)
@@ -204,7 +204,7 @@ class Probes:
                 self._add_all(member, step, found)
 
     def _measure_interdependence(self, name: str, step: int, engine: Engine, sets: Sequence[Batch]) -> None:
-        weights = {key.removeprefix(MODEL): it for key, it in engine.state().items() if key.startswith(MODEL)}
+        weights = {key.removeprefix(MODEL): it for key, it in engine.weights().items()}
         for member in self.crew.alive:
             mine = sets[member.slot]
             if mine.trees is not None:

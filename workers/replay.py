@@ -24,11 +24,12 @@ from jobs.spec import AccelerateSpec, CommandSpec, Condition, ModuleSpec
 from jobs.store import Store
 from jobs.tasks.task import Task
 from workers.batches import Batches
-from workers.checkpoint import Kind, Link, Saved, checkpoints_of, join, read_slice, slice_digest
+from workers.checkpoint import Kind, Link, Saved, State, checkpoints_of, join, read_slice, slice_digest
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
 from workers.models.whole import whole_of
+from workers.parts import Cut, whole_digest
 from workers.polca import Past
 from workers.probes import Probes, Tally
 from workers.progress import Progress
@@ -46,23 +47,29 @@ class Replayed:
     state       every tensor [1, …]: weights (`model.…`), both moments, the tally
     started_at  the step of the checkpoint it was trained from; FRESH: from the seeds alone, or from the parent
     rows        what was measured after `started_at`, as rows of `metrics`
+    cuts        what each process of the run holds of the moments; none where they are saved whole
+    stored      the digest that the checkpoint at this step has, where the state is its
     """
 
     run: StoredRun
     step: int
-    state: dict[str, torch.Tensor]
+    state: State
     started_at: int
     rows: tuple[dict[str, Any], ...]
+    cuts: Sequence[Cut] = ()
+    stored: str = ""
 
     @property
     def sha256(self) -> str:
         """Return the digest that a checkpoint's manifest would have for the run."""
-        return slice_digest(self.state, 0)
+        if self.stored:
+            return self.stored
+        return whole_digest(self.state, 0, self.cuts) if self.cuts else slice_digest(self.state, 0)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the parameters by name, without the run axis."""
-        return {name.removeprefix(MODEL): t[0] for name, t in self.state.items() if name.startswith(MODEL)}
+        return {name.removeprefix(MODEL): self.state[name][0] for name in self.state if name.startswith(MODEL)}
 
 
 @dataclass(slots=True)
@@ -133,13 +140,11 @@ def _replayed(replays: Replays, run_id: str, step: int, start: int | None) -> Re
         raise NotFound(f"{run_id}@{step}", f"is no step of this run: it has 0 to {last}")
     found = _newest(store, run, min(step, step if start is None else start))
     if found and found[0].step == step:
-        return Replayed(run, step, found[1], step, ())
+        return Replayed(run, step, found[1], step, (), stored=found[0].slice.sha256)
     return _trained(replays, run, step, found)
 
 
-def _trained(
-    replays: Replays, run: StoredRun, step: int, found: tuple[Saved, dict[str, torch.Tensor]] | None
-) -> Replayed:
+def _trained(replays: Replays, run: StoredRun, step: int, found: tuple[Saved, State] | None) -> Replayed:
     task, streams = load_task(replays.store, run.condition.task), Streams(run.seeds)
     tally = Tally.empty(1)
     state: Mapping[str, torch.Tensor] = {}
@@ -153,9 +158,9 @@ def _trained(
     switch(run.condition, 1, 1)
     with closing(engine_of(run.condition, task, [streams])) as engine:
         if state:
-            engine.load({name: tensor for name, tensor in state.items() if not name.startswith("tally.")})
+            engine.load(state)
         rows = _train_to(replays, step, run, task, engine, tally, began, others)
-        return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows))
+        return Replayed(run, step, engine.state() | tally.state(), began, tuple(rows), engine.cuts)
 
 
 def _train_to(
@@ -185,7 +190,7 @@ def _train_to(
     return rows.rows
 
 
-def _newest(store: Store, run: StoredRun, last: int) -> tuple[Saved, dict[str, torch.Tensor]] | None:
+def _newest(store: Store, run: StoredRun, last: int) -> tuple[Saved, State] | None:
     """Return the newest readable checkpoint up to step `last`, with its slice; None where the seeds must do."""
     found = checkpoints_of(store, run.attempts)
     for step in sorted((step for step in found if step <= last), reverse=True):
@@ -237,7 +242,7 @@ def other_ends(replays: Replays, origins: Sequence[Origin | None], condition: Co
     toward = [(origin.toward.run_id, origin.step) for origin in origins if origin and origin.toward]
     if "similarity" not in condition.measure or len(toward) < len(origins):
         return {}
-    return join([replays.at(run_id, step).state for run_id, step in toward])
+    return dict(join([replays.at(run_id, step).state for run_id, step in toward]))
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from jobs.store import Store
 from workers.checkpoint import Kind, Link, Slice, discard, save, slice_digest
 from workers.checkpoint_files import state_of
 from workers.crew import Crew
-from workers.engines import Engine
+from workers.engines import Engine, InParts
+from workers.part_saver import Place, Taken
 from workers.probes import Tally
 from workers.shards import ShardWriter
 from workers.writer import Writer
@@ -48,6 +49,7 @@ class Saver:
     clock: Callable[[], float] = time.monotonic
     _buffer: dict[str, torch.Tensor] = field(default_factory=dict)
     _rolling: list[int] = field(default_factory=list)
+    _parts: int = 0
 
     def save(self, step: int, kind: Kind, engine: Engine, tally: Tally) -> None:
         """Hand over all rows, then the state at `step`; raises what an earlier save failed with.
@@ -58,9 +60,14 @@ class Saver:
         if step == self.last_saved:
             return
         self.writer.wait()
-        self._copy(engine.state() | tally.state())
+        taken = None
+        if engine.cuts and isinstance(engine, InParts):
+            taken = engine.take(Place(self.store.url, self.keys.pack_id), step, self._buffer)
+            self._copy(tally.state())
+        else:
+            self._copy(engine.state() | tally.state())
         members = [(member.run_id, member.attempt.attempt, member.slot) for member in self.crew.alive]
-        self.writer.submit(lambda: self._commit(step, kind, members))
+        self.writer.submit(lambda: self._commit(step, kind, members, taken))
         self.last_saved = step
 
     def save_files(self, step: int, kind: Kind, folder: Path) -> None:
@@ -117,17 +124,20 @@ class Saver:
                 self._buffer[name] = torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format)
             self._buffer[name].copy_(tensor)
 
-    def _commit(self, step: int, kind: Kind, members: list[tuple[str, int, int]]) -> None:
+    def _commit(self, step: int, kind: Kind, members: list[tuple[str, int, int]], taken: Taken | None = None) -> None:
         start = self.clock()
         for run_id, attempt, _ in members:
             if self.store.exists(attempt_key(run_id, attempt + 1)):
                 raise Superseded(run_id, attempt)
+        parts = taken.committed(self.store, self.keys, step) if taken else []
         slices = [
-            Slice(run_id, attempt, slot, slice_digest(self._buffer, slot), self.parents.get(run_id, ()))
+            Slice(run_id, attempt, slot, slice_digest(self._buffer, slot, parts), self.parents.get(run_id, ()))
             for run_id, attempt, slot in members
         ]
-        manifest = save(self.store, self.keys, step, kind, self._buffer, slices, self.environment)
-        self.crew.saves += Saves(count=1, seconds=self.clock() - start, size_bytes=manifest.size_bytes)
+        manifest = save(self.store, self.keys, step, kind, self._buffer, slices, self.environment, parts)
+        size_bytes = sum(each.size_bytes for each in (manifest, *parts))
+        self.crew.saves += Saves(count=1, seconds=self.clock() - start, size_bytes=size_bytes)
+        self._parts = len(parts)
         if kind == "milestone":
             self.parents.update({part.run_id: (Link(part.run_id, step, part.sha256),) for part in slices})
         else:
@@ -136,4 +146,4 @@ class Saver:
 
     def _drop_rolling(self, keep: int) -> None:
         while len(self._rolling) > keep:
-            discard(self.store, self.keys, self._rolling.pop(0))
+            discard(self.store, self.keys, self._rolling.pop(0), self._parts)

@@ -4,16 +4,21 @@ import os
 import signal
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from jobs.errors import ModelError, RankLost
+from jobs.errors import ModelError, RankLost, StoreError
+from jobs.layout import PackKeys
+from jobs.store import Store, open_store
 from tests.workers.test_modules import GPT, LLAMA, NEOX, STEPS, batch, differences, engine_for, made, trained
-from workers.checkpoint import slice_digest
+from workers.checkpoint import Saved, Slice, read_saved, read_slice, save, slice_digest
 from workers.engines.choice import switch
 from workers.engines.modules import ModuleEngine
+from workers.part_saver import Place
+from workers.parts import whole_digest
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -63,6 +68,47 @@ def test_two_processes_train_like_one_and_go_on_as_if_never_stopped(layout: dict
     assert (theirs == predicted).all()
     torch.testing.assert_close(torch.from_numpy(nll), torch.from_numpy(their_nll), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(shown, their_shown, rtol=1e-5, atol=1e-6)
+
+
+def saved_in_parts(engine: ModuleEngine, store: Store, step: int) -> Saved:
+    """Commit a run's state as a pack does it, and return what is found then."""
+    keys, whole = PackKeys("p"), dict[str, torch.Tensor]()
+    parts = engine.take(Place(store.url, keys.pack_id), step, whole).committed(store, keys, step)
+    one = Slice("r", 1, 0, slice_digest(whole, 0, parts), ())
+    return read_saved(store, save(store, keys, step, "rolling", whole, [one], "e", parts).key)[0]
+
+
+def test_each_process_of_fsdp_saves_its_part_and_any_number_of_processes_goes_on(tmp_path: Path) -> None:
+    spec, half = made(NEOX, processes=2, sharding="fsdp"), STEPS // 2
+    store = open_store(tmp_path / "store", create=True)
+    with closing(engine_for(spec, 0)) as engine:
+        middle = train(engine, range(half))
+        saved = saved_in_parts(engine, store, half)
+        assert saved.slice.sha256 == whole_digest(middle, 0, engine.cuts)
+        end = train(engine, range(half, STEPS))
+    sizes = [part["size_bytes"] for part in saved.manifest.extra["parts"]]
+    assert len(sizes) == 2
+    assert max(sizes) < 1.1 * min(sizes), "each has its half"
+    row = read_slice(store, saved)
+    assert all(torch.equal(row[name], tensor) for name, tensor in middle.items())
+    with closing(engine_for(spec, 0)) as fresh:
+        fresh.load(row)
+        assert slice_digest(train(fresh, range(half, STEPS)), 0) == slice_digest(end, 0)
+    for other in ({"processes": 1, "accumulate": 2}, {"processes": 4, "sharding": "fsdp"}):
+        with closing(engine_for(made(NEOX, **other), 0)) as resharded:
+            resharded.load(row)
+            assert slice_digest(resharded.state(), 0) == slice_digest(middle, 0)
+            assert differences(train(resharded, range(half, STEPS)), end) < 2e-5
+
+
+def test_a_part_that_a_process_cannot_save_is_the_stores_fault(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", create=True)
+    store.put(PackKeys("p").part(1, 1, 2), b"somebody else was here")
+    with closing(engine_for(made(NEOX, processes=2, sharding="fsdp"), 0)) as engine:
+        train(engine, range(1))
+        with pytest.raises(StoreError, match=r"process 1 of 2 could not save its part: .*exists already"):
+            saved_in_parts(engine, store, 1)
+    assert store.keys(PackKeys("p").checkpoints) == []
 
 
 @pytest.mark.slow

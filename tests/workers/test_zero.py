@@ -3,17 +3,20 @@
 import os
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import torch
 
 from jobs.errors import ModelError
 from jobs.spec import Condition, DeepSpeedSpec
+from jobs.store import open_store
 from tests.workers.test_modules import NEOX, STEPS, batch, differences, engine_for, made, trained
-from tests.workers.test_processes import train
-from workers.checkpoint import slice_digest
+from tests.workers.test_processes import saved_in_parts, train
+from workers.checkpoint import read_slice, slice_digest
 from workers.engines.choice import switch
 from workers.models.huggingface import library
+from workers.parts import whole_digest
 
 # What DeepSpeed itself uses of torch is on its way out there.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning", "ignore:.*deprecated:DeprecationWarning")
@@ -37,7 +40,7 @@ def initial() -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int) -> None:
+def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'seedbed[deepspeed]'")
     half = STEPS // 2
     one = trained(made(MODEL, accumulate=4), 0)
@@ -47,6 +50,8 @@ def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int)
         middle = train(engine, range(half))
         inputs = batch(3, 0)[0]
         shown = [*engine.hidden(inputs), *engine.attention(inputs)]
+        saved = saved_in_parts(engine, open_store(tmp_path / "store", create=True), half)
+        assert saved.slice.sha256 == whole_digest(middle, 0, engine.cuts)
         end = train(engine, range(half, STEPS))
         assert engine.losses[0] == pytest.approx(float(losses[0, -1, 0]), rel=1e-5)
         assert engine.grad_norms[0] == pytest.approx(float(losses[0, -1, 1]), rel=1e-4)
@@ -54,8 +59,9 @@ def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int)
     with closing(engine_for(made(MODEL), 0)) as alone:
         alone.load(middle)
         torch.testing.assert_close(shown, [*alone.hidden(inputs), *alone.attention(inputs)], rtol=1e-5, atol=1e-6)
+    assert len(saved.manifest.extra["parts"]) == 2
     with closing(engine_for(zero(stage), 0)) as fresh:
-        fresh.load(middle)
+        fresh.load(read_slice(open_store(tmp_path / "store"), saved))
         assert slice_digest(fresh.state(), 0) == slice_digest(middle, 0)
         assert slice_digest(train(fresh, range(half, STEPS)), 0) == slice_digest(end, 0)
 

@@ -1,6 +1,7 @@
 """`python -m workers.engines.fellow FOLDER RANK`: one of the processes that train runs together, not the first.
 
-It does what the first process says and keeps nothing. It ends when that one does: its input is closed then.
+It does what the first process says, and keeps nothing but what it saves of a checkpoint. It ends when that one does:
+its input is closed then.
 """
 
 import json
@@ -8,18 +9,25 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from jobs.errors import StoreError
 from jobs.identity import canonical_json
 from jobs.seeds import Seeds, Streams
 from jobs.spec import Condition
 from workers.determinism import make_deterministic
-from workers.engines.fellows import HEADER, Order
-from workers.engines.modules import carry_out, replicas_of
+from workers.engines.fellows import HEADER, STORE_FAILED, Order
+from workers.engines.modules import WHOLE, Told, carry_out, replicas_of, take_part
 from workers.engines.replica import Replica, Shape, module_spec
 from workers.engines.world import World, joined
+from workers.part_saver import PartSaver, Place
+from workers.writer import Writer
 
 
 def main() -> int:
@@ -35,9 +43,10 @@ def main() -> int:
     spec = module_spec(condition)
     make_deterministic(spec.threads, spec.threads)
     (folder / f"{rank}.ready").touch()
-    with joined(folder, rank, spec.processes, asked["device"]) as world:
+    with joined(folder, rank, spec.processes, asked["device"]) as world, Writer() as writer:
         replicas = replicas_of(condition, Shape(*asked["shape"]), streams, world)
-        while _obey(replicas, world):
+        parts = PartSaver(rank, spec.processes)
+        while _obey(replicas, world, parts, writer):
             pass
     return 0
 
@@ -48,22 +57,43 @@ def _end_with_the_first() -> None:
     os._exit(1)
 
 
-def _obey(replicas: list[Replica], world: World) -> bool:
+def _obey(replicas: list[Replica], world: World, parts: PartSaver, writer: Writer) -> bool:
     """Carry out the next order; returns whether there may be another."""
     said, slot, step, rows, length = world.tell(torch.zeros(HEADER, dtype=torch.int64)).tolist()
     order = Order(said)
     if order is Order.STOP:
         return False
     replica = replicas[slot]
-    if order is Order.STATE:
-        replica.layout.state()
+    if order is Order.SAVE:
+        place = Place.of(bytes(world.tell(torch.zeros(length, dtype=torch.uint8)).tolist()).decode())
+        writer.wait()
+        job = take_part(replicas, parts, place, step)
+        writer.submit(partial(_do_or_end, job))
+    elif order in WHOLE:
+        deque(WHOLE[order](replica), maxlen=0)  # this process is needed for it, and keeps nothing
     elif order is Order.LOAD:
-        blanks = replica.layout.blanks()
-        replica.load({name: world.tell(torch.empty_like(blank, device="cpu")) for name, blank in blanks.items()})
+        replica.load(Told(world, replica.layout.blanks()))
     else:
         told = [world.tell(torch.zeros(rows, length, dtype=torch.int64)) for _ in range(order.parts)]
         carry_out(order, step, replica, *told)
     return True
+
+
+def _do_or_end(job: Callable[[], object]) -> None:
+    """Do something, or end this process: the first one looks for nothing else while it waits for this part."""
+    code = 1
+    try:
+        job()
+        code = 0
+    except StoreError as error:
+        code = STORE_FAILED
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+    finally:
+        if code == 1:
+            traceback.print_exc()
+        if code:
+            os._exit(code)
 
 
 if __name__ == "__main__":

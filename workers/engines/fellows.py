@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.errors import RankLost
+from jobs.errors import RankLost, StoreError
 from jobs.scratch import Scratch
 from jobs.seeds import Streams
 from jobs.spec import Condition
-from workers.engines.replica import Replica, Shape, module_spec
+from workers.engines.replica import Shape, module_spec
 from workers.engines.world import World, joined
 
 HEADER = 5  # order, run, step, rows, length
+STORE_FAILED = 74  # the exit code of a process that could not save
 _START_S = 300.0
 _LOOK_S = 0.02
 _LAST_S = 10.0
@@ -44,6 +45,8 @@ class Order(IntEnum):
     LOAD = 4
     LAYERS = 5
     ATTENTION = 6
+    WEIGHTS = 7
+    SAVE = 8
 
     @property
     def parts(self) -> int:
@@ -61,16 +64,22 @@ class Fellows:
     is_idle: bool = True
 
     @contextmanager
-    def doing(self, order: Order, slot: int = 0, step: int = 0, rows: Sequence[Tensor] = ()) -> Iterator[None]:
-        """Let all processes carry out an order, this one in the context; raises RankLost where one has ended."""
+    def doing(
+        self, order: Order, slot: int = 0, step: int = 0, rows: Sequence[Tensor] = (), said: str = ""
+    ) -> Iterator[None]:
+        """Let all processes carry out an order, this one in the context; raises RankLost where one has ended.
+
+        What belongs to it are rows of a batch, or something said.
+        """
         if not self.processes:
             yield
             return
         with self.watched():
-            self._check()
-            shape = rows[0].shape if rows else (0, 0)
+            self.check()
+            text = torch.tensor(list(said.encode()), dtype=torch.uint8)
+            shape = rows[0].shape if rows else (0, len(text))
             self.world.tell(torch.tensor([order, slot, step, *shape]))
-            for part in rows:
+            for part in rows or ((text,) if said else ()):
                 self.world.tell(part)
             yield
 
@@ -81,25 +90,21 @@ class Fellows:
         try:
             yield
         except RuntimeError as error:  # what a library says when another process is gone
-            self._check(wait_s=_LAST_S if self.processes else 0.0, because=error)
+            self.check(wait_s=_LAST_S if self.processes else 0.0, because=error)
             raise
         self.is_idle = True
 
-    def told(self, state: Mapping[str, Tensor], replica: Replica) -> dict[str, Tensor]:
-        """Return a run's state after handing it to all processes."""
-        if not self.processes:
-            return dict(state)
-        return {name: self.world.tell(state[name].cpu().contiguous()) for name in replica.layout.blanks()}
-
-    def _check(self, wait_s: float = 0.0, because: BaseException | None = None) -> None:
-        """Raise RankLost where a process has ended; waits a while for that."""
+    def check(self, wait_s: float = 0.0, because: BaseException | None = None) -> None:
+        """Raise RankLost where a process has ended, StoreError where its store failed; waits a while for that."""
         end = time.monotonic() + wait_s
         while True:
             for rank, process in enumerate(self.processes, start=1):
                 if process.poll() is not None:
                     told = _last_line(self.folder / f"{rank}.log")
-                    message = f"process {rank} of {self.world.size} ended with code {process.returncode}{told}"
-                    raise RankLost(message) from because
+                    name = f"process {rank} of {self.world.size}"
+                    if process.returncode == STORE_FAILED:
+                        raise StoreError("parts", f"{name} could not save its part{told}") from because
+                    raise RankLost(f"{name} ended with code {process.returncode}{told}") from because
             if time.monotonic() >= end:
                 return
             time.sleep(_LOOK_S)
@@ -175,7 +180,7 @@ def _await_all(fellows: Fellows) -> None:
     """Wait until every process has said that it is there: only then is it safe to wait for it inside a library."""
     end = time.monotonic() + _START_S
     while not all((fellows.folder / f"{rank}.ready").exists() for rank in range(1, fellows.world.size)):
-        fellows._check()  # noqa: SLF001
+        fellows.check()
         if time.monotonic() > end:
             raise RankLost(f"the other processes were not there after {_START_S:.0f} s")
         time.sleep(_LOOK_S)

@@ -4,13 +4,14 @@ Weights and moments are float32 everywhere; bf16 is for products and activations
 sums that one which was never interrupted makes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from jobs.spec import AccelerateSpec
 from workers.engines.adamw import ModuleAdamW, local
@@ -20,10 +21,12 @@ from workers.models.huggingface import HuggingFace
 from workers.models.shown import blocks_of
 from workers.models.whole import Whole
 from workers.optimizer import Rates
+from workers.parts import Piece
 
 _WARM_UP = 2  # passes; DDP lays its buckets out anew after the first, and a resumed process begins with a first one
 
 Objective = Callable[[Tensor], Tensor]
+MOMENTS = "adamw."  # before the names of moments in a state
 
 
 class Layout(Protocol):
@@ -40,11 +43,17 @@ class Layout(Protocol):
     def update(self, rates: Rates, clip: float | None) -> float:
         """Clip, update unless the gradient is not finite, forget the gradient; returns its norm before clipping."""
 
-    def state(self) -> dict[str, Tensor]:
-        """Return weights and moments by parameter, whole; every process has to call it."""
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield weights and saved buffers, whole, one after another; every process has to call it."""
+
+    def moments(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield both moments of each parameter, whole, one after another; every process has to call it."""
+
+    def pieces(self) -> dict[str, Piece]:
+        """Return what lies of the moments on this process alone; nothing where every process has all of them."""
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`; every process has to call it."""
+        """Go on from `state`, of which each tensor is asked for once, in one order; every process has to call it."""
 
     def blanks(self) -> dict[str, Tensor]:
         """Return tensors of the names, shapes and types of the state, in one order, without values."""
@@ -113,13 +122,28 @@ class ModuleLayout:
         return norm
 
     @torch.no_grad()
-    def state(self) -> dict[str, Tensor]:
-        """Return weights and both moments by parameter, and buffers that are saved."""
-        found = {f"model.{name}": _full(value) for name, value in self.values.items()}
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield weights and buffers that are saved."""
+        for name, value in self.values.items():
+            yield f"model.{name}", _full(value)
+        yield from ((f"buffer.{name}", buffer) for name, buffer in self.buffers.items())
+
+    @torch.no_grad()
+    def moments(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield both moments by parameter."""
+        for name, moment in self._moments():
+            yield name, _full(moment)
+
+    def pieces(self) -> dict[str, Piece]:
+        """Return the rows of each moment that lie on this process; of DDP nothing."""
+        if not self.is_sharded:
+            return {}
+        return {name: _piece(moment) for name, moment in self._moments() if len(local(moment))}
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
         for name, value in self.values.items():
             first, second = self.optimizer.moments(value)
-            found |= {f"adamw.first.{name}": _full(first), f"adamw.second.{name}": _full(second)}
-        return found | {f"buffer.{name}": buffer for name, buffer in self.buffers.items()}
+            yield from ((f"adamw.first.{name}", first), (f"adamw.second.{name}", second))
 
     def blanks(self) -> dict[str, Tensor]:
         """Return tensors of the names, shapes and types of the state, in one order, without values."""
@@ -157,6 +181,13 @@ def blanks_of(values: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> di
 def _full(tensor: Tensor) -> Tensor:
     """Return a tensor whole, and not a copy where it is."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+
+
+def _piece(tensor: Tensor) -> Piece:
+    if not isinstance(tensor, DTensor):
+        raise TypeError("this tensor does not lie on several processes")
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return Piece(tensor.to_local().detach(), tuple(offset), tuple(tensor.shape))
 
 
 def _fill(tensor: Tensor, whole: Tensor) -> None:

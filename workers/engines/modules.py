@@ -4,7 +4,7 @@ With several processes this one is the first: it tells the others (`fellows.py`)
 them the batch. A pack of several runs is one module after another; no run's bits depend on another's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from jobs.seeds import Streams
 from jobs.spec import Condition, DeepSpeedSpec
-from workers.engines import SHOWN, Integers
+from workers.engines import MODEL, SHOWN, Integers
 from workers.engines.fellows import Order, gathered
 from workers.engines.layouts import Layout, ModuleLayout
 from workers.engines.replica import Replica, Shape, module_spec
 from workers.engines.world import World
 from workers.engines.zero import ZeroLayout
 from workers.models.whole import draw, drawn_of, whole_of
+from workers.part_saver import Commit, PartSaver, Place, Taken
+from workers.parts import Cut
 
 
 def replicas_of(condition: Condition, shape: Shape, streams: Sequence[Streams], world: World) -> list[Replica]:
@@ -52,6 +54,70 @@ def carry_out(order: Order, step: int, replica: Replica, *rows: Tensor) -> Seque
     return ()
 
 
+def _everything(replica: Replica) -> Iterator[tuple[str, Tensor]]:
+    yield from replica.layout.weights()
+    yield from replica.layout.moments()
+
+
+def _weights(replica: Replica) -> Iterator[tuple[str, Tensor]]:
+    return replica.layout.weights()
+
+
+# What orders gather, tensor by tensor, on the first process.
+WHOLE = {Order.STATE: _everything, Order.WEIGHTS: _weights}
+
+
+def take_part(
+    replicas: Sequence[Replica], parts: PartSaver, place: Place, step: int, whole: dict[str, Tensor] | None = None
+) -> Commit:
+    """Copy what this process saves of all runs, and the weights into `whole` where it is given; all have to call it."""
+    for slot, replica in enumerate(replicas):
+        for name, tensor in replica.layout.weights():
+            if whole is not None:
+                if name not in whole:
+                    whole[name] = torch.empty(len(replicas), *tensor.shape, dtype=tensor.dtype)
+                whole[name][slot].copy_(tensor)
+    return parts.take(place, step, [replica.layout.pieces() for replica in replicas])
+
+
+class Told(Mapping[str, Tensor]):
+    """A run's state on every process: each tensor goes to all when it is asked for, which all do in one order.
+
+    blanks  the names, shapes and types of what there is
+    state   on the first process: where it is
+    """
+
+    def __init__(self, world: World, blanks: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None) -> None:
+        self._world, self._blanks, self._state = world, blanks, state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blanks)
+
+    def __len__(self) -> int:
+        return len(self._blanks)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if self._state is None:
+            return self._world.tell(torch.empty_like(self._blanks[name], device="cpu"))
+        return self._world.tell(self._state[name].cpu().contiguous())
+
+
+class _Slot(Mapping[str, Tensor]):
+    """One run's tensors of a state [run, …]."""
+
+    def __init__(self, state: Mapping[str, Tensor], slot: int) -> None:
+        self._state, self._slot = state, slot
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._state[name][self._slot]
+
+
 class ModuleEngine:
     """The engine of whole modules; see `Engine` for its fields and methods."""
 
@@ -62,6 +128,8 @@ class ModuleEngine:
             self._fellows = opened.enter_context(gathered(condition, shape, streams, device))
             with self._fellows.watched():
                 self._replicas = replicas_of(condition, shape, streams, self._fellows.world)
+            self.cuts: Sequence[Cut] = self._replicas[0].cuts
+            self._parts = PartSaver(0, self._fellows.world.size)
             self._opened = opened.pop_all()
 
     def train_step(self, step: int, inputs: Integers, targets: Integers, heads: Integers | None = None) -> None:  # noqa: ARG002
@@ -99,10 +167,23 @@ class ModuleEngine:
 
     def state(self) -> dict[str, Tensor]:
         """Return weights, both moments and saved buffers, each [run, …]; of a pack of one run no copies."""
+        return self._whole(Order.STATE)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters, each [run, …]; of a pack of one run no copies."""
+        return {name: tensor for name, tensor in self._whole(Order.WEIGHTS).items() if name.startswith(MODEL)}
+
+    def take(self, place: Place, step: int, whole: dict[str, Tensor]) -> Taken:
+        """Copy the state on every process: weights and buffers into `whole`, moments where they are."""
+        with self._fellows.doing(Order.SAVE, step=step, said=place.text):
+            job = take_part(self._replicas, self._parts, place, step, whole)
+        return Taken(job, self._fellows.world.size, self._fellows.check)
+
+    def _whole(self, order: Order) -> dict[str, Tensor]:
         states = []
         for slot, replica in enumerate(self._replicas):
-            with self._fellows.doing(Order.STATE, slot):
-                states.append(replica.layout.state())
+            with self._fellows.doing(order, slot):
+                states.append(dict(WHOLE[order](replica)))
         if len(states) == 1:
             return {name: tensor[None] for name, tensor in states[0].items()}
         return {name: torch.stack([state[name] for state in states]) for name in states[0]}
@@ -110,9 +191,8 @@ class ModuleEngine:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
         for slot, replica in enumerate(self._replicas):
-            mine = {name: tensor[slot] for name, tensor in state.items()}
             with self._fellows.doing(Order.LOAD, slot):
-                replica.load(self._fellows.told(mine, replica))
+                replica.load(Told(self._fellows.world, replica.layout.blanks(), _Slot(state, slot)))
 
     def close(self) -> None:
         """End the other processes, where there are some."""

@@ -17,10 +17,11 @@ from jobs.seeds import Streams
 from jobs.spec import Condition, Given, HuggingFaceSpec
 from jobs.tasks.task import IGNORE
 from workers.attention_trees import tree_slope
-from workers.engines import SHOWN, Integers
+from workers.engines import MODEL, SHOWN, Integers
 from workers.models.family import Seen
 from workers.models.whole import family_of
 from workers.optimizer import CHUNK, AdamW
+from workers.parts import Cut
 from workers.sharpness import Noise, divergence, uphill
 
 _EVALUATED_AT_ONCE = 256  # items of each run; fixed, so that it cannot change a bit
@@ -48,6 +49,7 @@ class PackedEngine:
         runs = len(self.streams)
         self.losses, self.grad_norms = np.zeros(runs), np.zeros(runs)
         self.diverged_at = np.full(runs, -1, np.int64)
+        self.cuts: Sequence[Cut] = ()
         parameters = sorted(self.family.parameters, key=lambda p: not p.decays)
         self._places, end = {}, 0
         for parameter in parameters:
@@ -170,6 +172,10 @@ class PackedEngine:
     def state(self) -> dict[str, Tensor]:
         """Return weights and both moments by parameter, each [run, …]: what training writes to, not copies."""
         return dict(self._state)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters, each [run, …]; not copies."""
+        return {name: tensor for name, tensor in self._state.items() if name.startswith(MODEL)}
 
     def _everything(self) -> dict[str, Tensor]:
         # Once: 48 views take longer to make than the weights of a small pack to copy, and the loop would stand still.

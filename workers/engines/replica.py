@@ -27,10 +27,11 @@ from jobs.spec import (
     PackedSpec,
 )
 from jobs.tasks.task import IGNORE
-from workers.engines.layouts import Layout
+from workers.engines.layouts import MOMENTS, Layout
 from workers.engines.world import World
 from workers.models.shown import Shown, attention_of, layers_of
 from workers.optimizer import Schedule
+from workers.parts import Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Replica:
     """Trains and measures one run.
 
     loss, grad_norm  of the last step; the same on every process
+    cuts             what each process holds of the moments; none where each holds all
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Replica:
         self.share = condition.training.batch_size // spec.processes
         self.part = self.share // spec.accumulate
         self.loss = self.grad_norm = 0.0
+        self.cuts = _cuts(layout, world)
 
     def train_step(self, step: int, inputs: Tensor, targets: Tensor) -> None:
         """Make update number `step` with the whole batch [batch, length]."""
@@ -160,6 +163,15 @@ class Replica:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`, without a run axis."""
         self.layout.load(state)
+
+
+def _cuts(layout: Layout, world: World) -> tuple[Cut, ...]:
+    """Return what each process holds of each moment; every process has to call it."""
+    mine = {name: piece.cut for name, piece in layout.pieces().items()}
+    names = [name for name in layout.blanks() if name.startswith(MOMENTS)]
+    ranges = world.gather(torch.tensor([[mine.get(name, (0, 0)) for name in names]]))
+    found = tuple({name: (a, b) for name, (a, b) in zip(names, row, strict=True) if a < b} for row in ranges.tolist())
+    return found if any(found) else ()
 
 
 def _objective(asked: Tensor, scale: float, z_loss: float, found: list[Tensor], logits: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ DeepSpeed keeps float32 weights and moments, which are what a checkpoint holds.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import reload
 from typing import Any
 
@@ -20,6 +20,7 @@ from workers.models.family import Parameter
 from workers.models.huggingface import HuggingFace, library
 from workers.models.whole import Whole
 from workers.optimizer import Rates
+from workers.parts import Piece
 
 _WITHOUT_NORM = 0.0  # DeepSpeed's word for: nothing is clipped
 _SILENT = 1 << 40  # steps between two of its lines
@@ -86,16 +87,43 @@ class ZeroLayout:
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
 
-    def state(self) -> dict[str, Tensor]:
-        """Return weights and both moments by parameter, whole, and buffers that are saved."""
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield float32 weights, whole, and buffers that are saved."""
         utils: Any = library("deepspeed.utils", "engine deepspeed")
-        found: dict[str, Tensor] = {}
         for name, value in self.values.items():
-            found[f"model.{name}"] = utils.safe_get_full_fp32_param(value).detach().clone()
+            yield f"model.{name}", utils.safe_get_full_fp32_param(value).detach().clone()
+        yield from ((f"buffer.{name}", buffer) for name, buffer in self.buffers.items())
+
+    def moments(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield both moments by parameter, whole."""
+        utils: Any = library("deepspeed.utils", "engine deepspeed")
+        for name, value in self.values.items():
             for kind, key in (("first", FIRST), ("second", SECOND)):
                 moment = utils.safe_get_full_optimizer_state(value, key)
-                found[f"adamw.{kind}.{name}"] = moment.detach().clone().view(self._blanks[f"model.{name}"].shape)
-        return found | {f"buffer.{name}": buffer for name, buffer in self.buffers.items()}
+                yield f"adamw.{kind}.{name}", moment.detach().clone().view(self._blanks[f"model.{name}"].shape)
+
+    def pieces(self) -> dict[str, Piece]:
+        """Return the range of each moment that lies on this process, where some of it does."""
+        found = {}
+        for name, value in self.values.items():
+            for kind, key in (("first", FIRST), ("second", SECOND)):
+                begin, values = self._part(value, key)
+                if len(values):
+                    whole = tuple(self._blanks[f"model.{name}"].shape)
+                    found[f"adamw.{kind}.{name}"] = Piece(values.detach(), (begin,), whole)
+        return found
+
+    def _part(self, value: Any, key: str) -> tuple[int, Tensor]:
+        """Return where this process's part of a moment begins, counted flat, and the part."""
+        if self.spec.stage == 3:
+            utils: Any = library("deepspeed.utils", "engine deepspeed")
+            begin = value.ds_tensor.ds_numel * self.world.rank
+            part: Tensor = utils.safe_get_local_optimizer_state(value, key)
+            return begin, part[: max(0, value.ds_numel - begin)]  # the last part is filled up
+        place = value._hp_mapping  # noqa: SLF001  (what DeepSpeed's own safe_get_… reads)
+        if place is None:
+            return 0, torch.empty(0)
+        return place.lp_fragment_address.start, place.get_optim_state_fragment(key)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
