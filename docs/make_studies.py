@@ -43,6 +43,9 @@ class Shown:
     imported: bool = False
 
 
+CLOSENESS = "trees.interdependence_closeness"
+# Words so many places apart, with one edge of the tree between them and with two.
+NEAR_FAR = tuple((f"trees.interdependence.{apart}.1", f"trees.interdependence.{apart}.2") for apart in (1, 2, 3))
 SKILL: Words = ("--against-threshold", "0.75")
 BEFORE: Words = ("--metric", "trees.uas", "--threshold", "0.33", "--against", "attractor.accuracy", *SKILL)
 SHOWN = (
@@ -119,6 +122,17 @@ SHOWN = (
             ("mean", "--metric", "heldout.loss"),
         ),
         {"scores": ("scores", "--metric", "heldout.accuracy", "--threshold", "0")},
+    ),
+    Shown(
+        "composition",
+        (
+            ("mean", "--metric", CLOSENESS),
+            ("success",),
+            ("curve", "--metric", CLOSENESS, "--condition", "model.width=64"),
+            *(("difference", "--metric", one, "--against", other) for one, other in NEAR_FAR),
+            ("mean", "--metric", "attractor.accuracy"),
+        ),
+        {"fan": ("fan", "--metric", CLOSENESS), "attractor": ("fan", "--metric", "attractor.accuracy")},
     ),
     Shown(
         "sudden-drops",
