@@ -1,49 +1,27 @@
 """The loss of one run on a fixed batch, as a function of its weights in one vector: slopes, curvature, directions.
 
-All in float64 and on one thread (whoever asks sees to that), so that the bits depend on nothing but the weights. One
-pass back over the graph of the gradient gives, along a direction, both the slopes of all tokens' losses (the derivative
-of a gradient in the weights of the tokens: forward mode by transposing twice) and the product with the Hessian. The
-seed-batched families have no second derivatives, so the plain module of the run is used.
+All in float64 and on one thread (whoever asks sees to that), so that the bits depend on nothing but the weights. Slopes
+of all tokens' losses along a direction take one pass in forward mode; a product with the Hessian takes one pass back
+over the graph of the gradient (Pearlmutter 1994). The seed-batched families have neither, so the plain module is used.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, jvp, vmap
 from torch.nn import functional as F
 
 from jobs.tasks.task import IGNORE, Batch
 
-_TOLERANCE = 1e-8  # of an eigenpair, relative to the largest eigenvalue that was seen
-_MOST = 300  # products for one call of `steepest`
+TOLERANCE = 1e-4  # of an eigenvector; its eigenvalue then holds to about the square of it
+_AT_ONCE = 8  # directions in one pass in forward mode
+_MOST = 200  # products for one call of `steepest`
 Product = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """The loss around one point.
-
-    losses  [token], in nats
-    """
-
-    losses: Tensor
-    _at: Tensor
-    _parts: Tensor
-    _gradient: Tensor
-
-    def along(self, direction: Tensor) -> tuple[Tensor, float]:
-        """Return how fast each token's loss changes along a direction [token], and the mean loss's curvature there."""
-        bent, slopes = torch.autograd.grad(self._gradient, (self._at, self._parts), direction, retain_graph=True)
-        return slopes, float(bent @ direction)
-
-    def product(self, vector: Tensor) -> Tensor:
-        """Return the product of a vector [weight] with the Hessian of the mean loss."""
-        return torch.autograd.grad(self._gradient, self._at, vector, retain_graph=True)[0]
 
 
 class Landscape:
@@ -76,23 +54,40 @@ class Landscape:
         log_p = F.log_softmax(logits.flatten(0, 1)[asked], dim=-1)
         return -log_p.gather(-1, targets.reshape(-1)[asked][:, None])[:, 0]
 
-    def around(self, at: Tensor) -> Around:
-        """Return what the loss is like around `at` [weight]."""
+    def slopes(self, at: Tensor, directions: Tensor) -> Tensor:
+        """Return how fast each answer's loss changes along each direction [direction, token] of [direction, weight]."""
+
+        def along(direction: Tensor) -> Tensor:
+            slope: Tensor = jvp(self.losses, (at,), (direction,))[1]
+            return slope
+
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, when it first loads forward mode
+            found: Tensor = vmap(along, chunk_size=_AT_ONCE)(directions)
+        return found
+
+    def curvature(self, at: Tensor) -> Product:
+        """Return the product of a vector [weight] with the Hessian of the mean loss."""
         here = at.detach().clone().requires_grad_()
-        losses = self.losses(here)
-        parts = torch.full_like(losses, 1 / len(losses)).requires_grad_()
-        (gradient,) = torch.autograd.grad(losses @ parts, here, create_graph=True)
-        return Around(losses.detach(), here, parts, gradient)
+        (slope,) = torch.autograd.grad(self.losses(here).mean(), here, create_graph=True)
+
+        def product(vector: Tensor) -> Tensor:
+            return torch.autograd.grad(slope, here, vector, retain_graph=True)[0]
+
+        return product
 
 
-def steepest(product: Product, start: Tensor, count: int, without: Tensor) -> tuple[NDArray[np.float64], Tensor]:
+def steepest(
+    product: Product, start: Tensor, count: int, without: Tensor, tolerance: float = TOLERANCE
+) -> tuple[NDArray[np.float64], Tensor]:
     """Return the largest eigenvalues of a symmetric matrix, descending [count], and their vectors [count, weight].
 
     product  the matrix times a vector; start: any vector [weight] that no eigenvector is orthogonal to
     without  orthonormal [direction, weight]: the matrix is taken on what is orthogonal to these
 
-    Lanczos (1950) with full reorthogonalisation, until the wanted pairs hold to 1e-8. A vector's largest entry is
-    positive. Fewer come back where the matrix leads `start` into no more dimensions.
+    Lanczos (1950) with full reorthogonalisation, until |H b - λ b| of the wanted pairs is at most `tolerance` times
+    the largest |λ| that was seen. A vector's largest entry is positive. Fewer come back where the matrix leads `start`
+    into no more dimensions.
     """
     basis = _outside(start, without)[None] / _outside(start, without).norm()
     diagonal: list[float] = []
@@ -107,7 +102,7 @@ def steepest(product: Product, start: Tensor, count: int, without: Tensor) -> tu
         values, inner = eigh_tridiagonal(np.array(diagonal), np.array(beside))
         scale = max(float(np.abs(values).max()), 1e-300)
         is_whole = rest <= 1e-12 * scale
-        held = length >= count and rest * np.abs(inner[-1, -count:]).max() <= _TOLERANCE * scale
+        held = length >= count and rest * np.abs(inner[-1, -count:]).max() <= tolerance * scale
         if is_whole or held or length == min(_MOST, len(start) - len(without)):
             break
         beside.append(rest)

@@ -32,7 +32,7 @@ from jobs.seeds import Streams
 from jobs.tasks.task import IGNORE, Batch, Task
 from workers.density_clusters import density_clusters
 from workers.determinism import one_thread
-from workers.landscape import Around, Landscape, steepest
+from workers.landscape import Landscape, steepest
 
 Floats = NDArray[np.float64]
 Row = tuple[int, str, float, int | None, int | None]  # step, metric, value, k, m
@@ -109,8 +109,8 @@ def directions_of(
         if not count:
             break
         start = torch.from_numpy(streams.evaluation(f"polca/{step}").standard_normal(landscape.size))
-        around = landscape.around(landscape.vector(past.weights(step)))
-        values, new = steepest(around.product, start, count, vectors)
+        product = landscape.curvature(landscape.vector(past.weights(step)))
+        values, new = steepest(product, start, count, vectors)
         vectors = torch.cat([vectors, new])
         steps += [step] * len(new)
         curvatures += values.tolist()
@@ -128,9 +128,9 @@ def taken_apart(
     for step in steps:
         begin("a change")
         at = landscape.vector(past.weights(step))
-        around = landscape.around(at)
-        losses.append(around.losses.numpy())
-        slopes, curvatures = _along(around, vectors)
+        with torch.no_grad():
+            losses.append(landscape.losses(at).numpy())
+        slopes = landscape.slopes(at, vectors)
         if before is None:
             projected.append(np.zeros(slopes.shape))
         else:
@@ -141,7 +141,8 @@ def taken_apart(
                 change = change + _bent(before[2], along, slopes - before[1])
             projected.append(projected[-1] + change.numpy())
             captured.append(float(along.square().sum() / way.square().sum().clamp(min=1e-300)))
-        before = at, slopes, curvatures
+        is_bent = spec.order == 2 and step != steps[-1]
+        before = at, slopes, _curvatures(landscape, at, vectors) if is_bent else vectors.new_zeros(len(vectors))
     return Apart(steps, np.stack(losses), np.stack(projected, axis=1), np.array(captured))
 
 
@@ -153,11 +154,9 @@ def _bent(curvatures: Tensor, along: Tensor, moved: Tensor) -> Tensor:
     return (curvatures / 2 * along.square())[:, None] * ratio
 
 
-def _along(around: Around, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return slopes [direction, token] and curvatures [direction]."""
-    found = [around.along(vector) for vector in vectors]
-    curvatures = torch.tensor([curvature for _, curvature in found], dtype=torch.float64)
-    return torch.stack([slopes for slopes, _ in found]), curvatures
+def _curvatures(landscape: Landscape, at: Tensor, vectors: Tensor) -> Tensor:
+    product = landscape.curvature(at)
+    return torch.stack([product(vector) @ vector for vector in vectors])
 
 
 def _rows(spec: PolcaSpec, task: Task, batch: Batch, directions: Directions, apart: Apart) -> Iterator[Row]:

@@ -20,12 +20,14 @@ from orchestrator.estimates.firth import Counts
 from orchestrator.estimates.means import mean_t
 from orchestrator.estimates.prediction import FEWEST, predict
 from orchestrator.estimates.success_over_scale import eta_interval, success_over_scale
-from orchestrator.plots import by_number, by_scale, of_chance, of_onsets, over_steps
+from orchestrator.plots import by_number, by_scale, of_chance, of_directions, of_onsets, over_steps
 from orchestrator.plots.style import footnote, new_figure, short, titled
 from orchestrator.questions.along_training import brackets, onsets_of_one
 from orchestrator.questions.along_training import states as latent_states
 from orchestrator.questions.asked import Question
 from orchestrator.questions.between_runs import groups, variance
+from orchestrator.questions.hidden import hidden as hidden_breakthroughs
+from orchestrator.questions.hidden import looks_of
 from orchestrator.questions.on_lines import between_runs
 from orchestrator.questions.over_scale import law_at, mean_change
 from orchestrator.summary import ConditionSummary
@@ -243,6 +245,24 @@ def lines(question: Question) -> Figure:
     return figure
 
 
+def hidden(question: Question) -> Figure:
+    """Return clusters' projected losses over steps beside the mean loss, all runs of a condition together."""
+    found = hidden_breakthroughs(question).conditions
+    conditions = [one for one in question.summary().conditions if one.condition.label in found][:_MOST_TOGETHER]
+    figure = new_figure(max(3.4 * len(conditions), 4.4), 5.0)
+    panels = figure.subplots(2, len(conditions), squeeze=False, sharex=True, height_ratios=(1, 1.6))
+    for column, condition in enumerate(conditions):
+        label, looks = condition.condition.label, looks_of(question, condition)
+        of_directions.mean_losses(panels[0][column], [(look.steps, look.loss, look.late.flat_from) for look in looks])
+        curves = [(look.steps, np.concatenate([one.curves for one in look.along]), look.late.hidden) for look in looks]
+        of_directions.clusters_of_runs(panels[1][column], curves)
+        part = found[label].runs_with
+        titled(panels[0][column], label, f"{len(looks)} runs, {part.value:.0%} with a hidden one")
+    text = "above: mean loss, dots from where it is flat; below: clusters of tokens, orange: breakthroughs after that"
+    _say(figure, question, conditions, text)
+    return figure
+
+
 def distances(question: Question) -> Figure:
     """Return the distances between the curves of a condition's runs, in order of their groups."""
     conditions, found = question.summary().conditions, groups(question)
@@ -300,6 +320,7 @@ KINDS = {
         Kind(
             "numbered", "final values of metrics that differ in a number, against it (--metric seen_*.loss)", numbered
         ),
+        Kind("hidden", "clusters along directions beside the mean loss (a study with `polca`)", hidden),
         Kind("distances", "distances between runs and their groups", distances),
         Kind("lines", "heights on the straight lines between runs (a study with `fork: {line: …}`)", lines),
     )

@@ -19,6 +19,7 @@ from orchestrator.questions import (
     between_runs,
     chance,
     forecast,
+    hidden,
     losses,
     on_items,
     on_lines,
@@ -72,6 +73,7 @@ QUESTIONS = {
         Asked("compare", "two conditions on one set of items: multi-bootstrap", on_items.compare),
         Asked("clusters", "groups of runs by their curves, and a test that there are any", between_runs.groups),
         Asked("outliers", "runs unlike the others", between_runs.unusual),
+        Asked("hidden", "breakthroughs of tokens that the mean loss does not show (--against KIND)", hidden.hidden),
         Asked("lines", "are runs linearly connected: barrier, convexity gap, instability", on_lines.between_runs),
     )
 }

@@ -49,8 +49,8 @@ CHOICES = {
     "commitment": Options(tolerance=0.1, unstable=0.2),
     "difference": Options(against="heldout.carries"),
 }
-# What an import has not: runs between others. `tests/workers/test_lines.py` asks of those.
-ON_LINES = ("lines",)
+# What an import has not: runs between others, and looks back. `test_lines.py` and `test_hidden.py` ask of those.
+ON_LINES = ("lines", "hidden")
 BY_SCALE = ("success-over-scale", "predict", "forecast", "scaling-law", "quantile-laws", "distances", "lineages")
 
 
