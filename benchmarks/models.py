@@ -71,12 +71,16 @@ def packed(size: Size, runs: int, device: str = "cpu") -> Callable[[], None]:
     return lambda: engine.train_step(next(steps), inputs, targets)
 
 
-def one_at_a_time(size: Size, device: str = "cpu", *, compiled: bool = False) -> Callable[[], None]:
-    """Return a function that makes one step of one run in plain PyTorch: module, fused AdamW, `clip_grad_norm_`."""
+def one_at_a_time(size: Size, device: str = "cpu", *, compiled: bool = False, tuned: bool = True) -> Callable[[], None]:
+    """Return a function that makes one step of one run in plain PyTorch: module, fused AdamW, `clip_grad_norm_`.
+
+    tuned  with the fused attention and the norm that PyTorch has, and not products and sums as the module writes them
+    """
     module = plain.build(size.condition().model, size.vocabulary, size.length)
     state = size.engine(1).state()
     module.load_state_dict({name: state[f"model.{name}"][0] for name, _ in module.named_parameters()})
-    use_fast_attention(module, size.heads)
+    if tuned:
+        use_fast_attention(module, size.heads)
     module = module.to(device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     inputs, targets = (torch.from_numpy(part[0]).to(device) for part in size.tokens(1))

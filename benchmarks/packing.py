@@ -3,9 +3,10 @@
     python -m benchmarks.packing --widths 16 32 64 128
 
 For each model width, in one process, interleaved and repeated: plain PyTorch one run at a time (module, fused AdamW,
-`clip_grad_norm_`), packs of 1 to 64 runs, and JAX's `jit(vmap(step))` where JAX is installed; beside it, one process
-per run (as many as cores, one thread each). The share of the matrix rate counts 6 x parameters x tokens, the products
-of attention, and nothing else, against a large product measured in the same process.
+`clip_grad_norm_`; with PyTorch's fused attention and norm, and as the module is written), packs of 1 to 64 runs, and
+JAX's `jit(vmap(step))` where JAX is installed; beside it, one process per run (as many as cores, one thread each).
+The share of the matrix rate counts 6 x parameters x tokens, the products of attention, and nothing else, against a
+large product measured in the same process.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from workers.determinism import make_deterministic
 VOCABULARY, LAYERS, HEADS = 32, 2, 4
 LENGTH, BATCH = int(os.environ.get("BENCH_LENGTH", "32")), int(os.environ.get("BENCH_BATCH", "32"))
 PACK_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+SIDE_BY_SIDE = (2, 4, 8)
 
 
 def sized(width: int) -> Size:
@@ -34,6 +36,7 @@ def candidates(width: int, threads: int) -> Iterator[tuple[str, Callable[[], Non
     """Yield name, step and runs of everything that shares a process."""
     make_deterministic(threads, 64)
     yield "one at a time", one_at_a_time(sized(width)), 1
+    yield "one at a time, as the module is written", one_at_a_time(sized(width), tuned=False), 1
     for runs in PACK_WIDTHS:
         yield f"pack of {runs}", packed(sized(width), runs), runs
     try:
@@ -68,9 +71,10 @@ def measure(width: int, threads: int, repeats: int, at_least: float) -> None:
         torch.set_num_threads(threads)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     best = max((name for name in medians if name.startswith("pack")), key=lambda name: medians[name])
-    width_of_best = best.rpartition(" ")[2]
-    for name, label in (("one at a time", "one process a run"), (best, f"{threads} packs of {width_of_best}")):
-        medians[label] = side_by_side(width, name, threads, at_least * repeats)
+    medians["one process a run"] = side_by_side(width, "one at a time", threads, at_least * repeats)
+    for runs in sorted({*SIDE_BY_SIDE, int(best.rpartition(" ")[2])}):
+        label = f"{threads} packs of {runs}, one thread each"
+        medians[label] = side_by_side(width, f"pack of {runs}", threads, at_least * repeats)
     rate = statistics.median(matrix)
     peer = medians["one at a time"]
     print(f"\n### width {width}: {threads} threads, matrix rate {rate / 1e9:.0f} GFLOP/s\n")
