@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag, model_validator
 
+from jobs.measures import Measure
 from jobs.model_sizes import SIZES
 from jobs.polca import PolcaSpec
 from jobs.scalar import FiniteScalar, FractionScalar, NonNegativeScalar, PositiveScalar, ever
@@ -17,9 +18,6 @@ from jobs.schedule import Schedule
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-
-Measured = Literal["weights", "similarity", "attention", "linear-probe", "structural-probe", "interdependence"]
 
 
 class Spec(BaseModel):
@@ -316,7 +314,8 @@ class Condition(Spec):
              run on a line, how alike its layers are to those of the other end; `attention`: whether its heads find the
              word on which a word depends; `linear-probe`: whether a linear map reads the task's labels off its layers;
              `structural-probe`: whether a linear map of its layers puts words as far apart as their tree does;
-             `interdependence`: how far two words put more into the state of a recurrent model than each of them
+             `interdependence`: how far two words put more into the state of a recurrent model than each of them;
+             `harness`: what the lm-evaluation-harness asks (`measures.py`)
     polca    how the change of the parent's loss is taken apart along directions, of a fork that is only measured
     """
 
@@ -327,7 +326,7 @@ class Condition(Spec):
     engine: EngineSpec
     probes: Schedule
     milestones: Schedule
-    measure: Annotated[tuple[Measured, ...], Field(strict=False)] = ()
+    measure: Annotated[tuple[Measure, ...], Field(strict=False)] = ()
     polca: PolcaSpec | None = None
 
     @model_validator(mode="before")

@@ -24,10 +24,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from jobs.fork import ForkPoint, ForkRule
 from jobs.identity import canonical_json, run_id, run_spec
+from jobs.measures import RuledMeasure
 from jobs.origin import Origin
 from jobs.schedule import Every, Schedule
 from jobs.seeds import Seeds
-from jobs.spec import Condition, Count, Measured, Spec
+from jobs.spec import Condition, Count, Spec
 from jobs.stop import StopRule
 from jobs.text.corpus import Place
 
@@ -170,7 +171,7 @@ class StudySettings(Spec):
     training: dict[str, Any]
     engine: dict[str, Any] = Field(default_factory=dict)
     probes: Schedule = Every(every=50)
-    measure: Annotated[tuple[Measured, ...], Field(strict=False)] = ()
+    measure: Annotated[tuple[RuledMeasure, ...], Field(strict=False)] = ()
     polca: dict[str, Any] | None = None
     checkpoints: CheckpointRule = CheckpointRule()
     success: SuccessRule = SuccessRule()
@@ -242,7 +243,7 @@ class Study:
     folder        where the files of such tasks lie
     corpora       what its tasks read, and where it lies
     counts        condition → number of seeds, where a stop rule has given more than the first batch
-    scripts       path → text of the files of its scripts
+    texts         path → text of the files of its scripts, and of tasks for the harness
     """
 
     settings: StudySettings
@@ -252,7 +253,7 @@ class Study:
     folder: Path
     corpora: tuple[Place, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
-    scripts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
     def where(self, digest: str) -> str:
         """Return the address of the corpus with this digest; raises KeyError for one that no task of it reads."""

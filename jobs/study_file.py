@@ -4,7 +4,6 @@ Each fault names the file, the line and the key, and offers the near miss where 
 trained, and nothing is written, before a study has passed.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,21 +16,17 @@ from jobs import tasks
 from jobs.errors import Fault, StoreError, StudyError, TaskError, TextRefused
 from jobs.faults import describe, locate, near
 from jobs.fork import ForkPoint, ForkRule, model_of
+from jobs.harness_files import resolved
 from jobs.identity import condition_id, condition_spec
-from jobs.scalar import ever
+from jobs.language_faults import language_faults
+from jobs.measures import RuledHarness
 from jobs.script_files import find_script
 from jobs.spec import (
     SCRIPT_TASK,
     CommandSpec,
     Condition,
     EngineSpec,
-    GptSpec,
-    HuggingFaceSpec,
-    LstmSpec,
-    MlpSpec,
     ModuleSpec,
-    OptimizerSpec,
-    PackedSpec,
 )
 from jobs.stop import MidpointStop, WidthStop
 from jobs.study import FACTOR_ROOTS, PARTS, GridBlock, GridPoint, Study, StudySettings
@@ -81,8 +76,11 @@ class _Reader:
         self.file, self.folder, self.tree, self.faults, self.below = file, folder, tree, faults, below
         self.task_codes: dict[str, tuple[str, str | None]] = {}
         self.corpora: set[Place] = set()
-        self.scripts: dict[str, str] = {}
+        self.measures, questions = resolved(tree.data.get("measure"), folder)
+        self.texts = dict(questions.texts)
         self.tasks_checked: dict[str, list[tuple[Keys, str]]] = {}
+        for message in questions.faults:
+            self._add(("measure",), message)
 
     def study(self, text: str) -> Study:
         settings: StudySettings | None = None
@@ -102,21 +100,29 @@ class _Reader:
             self._check_stop(settings, points)
         if settings is not None and any(isinstance(point.condition.engine, CommandSpec) for point in points):
             self._check_scripts(settings)
-        if settings is not None and "similarity" in settings.measure:
-            self._check_similarity(settings, [point.condition.engine for point in points])
+        if settings is not None:
+            self._check_measures(settings, [point.condition.engine for point in points])
         if any(point.condition.polca for point in points) and not _looks_back(settings):
             self._add(("polca",), "looks at runs that have ended: give a fork with `train: false`, without a line")
         if self.faults or settings is None:
             raise StudyError(tuple(dict.fromkeys(sorted(self.faults, key=lambda f: f.line)))[:_SHOWN_FAULTS])
         sources = {code: source for code, source in self.task_codes.values() if source is not None}
         places = tuple(sorted(self.corpora))
-        return Study(settings, text, tuple(points), sources, self.folder, places, scripts=self.scripts)
+        return Study(settings, text, tuple(points), sources, self.folder, places, texts=self.texts)
 
     def _check_scripts(self, settings: StudySettings) -> None:
         if settings.fork is not None:
             self._add(("fork",), "is of models that Seedbed has: a script takes up its own checkpoints alone")
         if settings.execution.pack_width not in ("calibrated", 1):
             self._add(("execution", "pack_width"), "a script trains one run: leave the width out")
+
+    def _check_measures(self, settings: StudySettings, engines: list[EngineSpec]) -> None:
+        if "similarity" in settings.measure:
+            self._check_similarity(settings, engines)
+        asks = any(isinstance(one, RuledHarness) for one in settings.measure)
+        if asks and (settings.fork is None or settings.fork.train):
+            told = "the harness asks checkpoints of runs that have ended: give fork, with train: false"
+            self._add(("measure",), told)
 
     def _check_similarity(self, settings: StudySettings, engines: list[EngineSpec]) -> None:
         if settings.fork is None or settings.fork.line is None:
@@ -251,7 +257,7 @@ class _Reader:
             **{root: given for root, given in raw.items() if root != "task"},
             "probes": data.get("probes", {"every": 50}),
             "milestones": milestones,
-            "measure": data.get("measure", []),
+            "measure": self.measures,
         }
         try:
             condition = Condition.model_validate(candidate)
@@ -263,7 +269,7 @@ class _Reader:
             return None
         if checked is None:
             return None
-        for keys_of_fault, message in _language_faults(condition, checked[1]) if checked[1] else ():
+        for keys_of_fault, message in language_faults(condition, checked[1]) if checked[1] else ():
             self._add(_place(keys_of_fault, places), message)
         spec = condition_spec(condition)
         return GridPoint(condition_id(spec), factors, condition, spec)
@@ -272,7 +278,7 @@ class _Reader:
         """Write the digests of a script's files into the engine; returns what stands for its task."""
         script = find_script(raw["engine"], self.folder)
         raw["engine"] = script.engine
-        self.scripts |= script.texts
+        self.texts |= script.texts
         for key, message in script.faults:
             self._add(_place(("engine", key), places), message)
         return {**SCRIPT_TASK, "parameters": raw["task"]}
@@ -325,40 +331,6 @@ def _measured_at(point: GridPoint, step: int) -> tuple[Condition, dict[str, Any]
     training = point.condition.training.model_copy(update={"steps": step})
     condition = point.condition.model_copy(update={"training": training})
     return condition, condition_spec(condition)
-
-
-_OF_TREES = ("attention", "interdependence", "structural-probe")
-
-
-def _language_faults(condition: Condition, task: tasks.Task) -> Iterator[tuple[Keys, str]]:
-    """Yield (key, what is wrong) for what of masks, noise, probes and trees does not fit together."""
-    masks, name, masking = ever(condition.training.masking), condition.task.name, ("training", "masking")
-    sees_both_ways = isinstance(condition.model, GptSpec | HuggingFaceSpec) and condition.model.attention == "full"
-    if masks and task.mask_token is None:
-        yield masking, f"hides nothing of {name}, which has no token that stands for a hidden one"
-    elif task.mask_token is not None and not masks:
-        yield masking, f"{name} is for masked language modelling: give the share of tokens that is hidden, such as 0.15"
-    elif masks != sees_both_ways:
-        told = "goes with model.attention: full (of family: gpt or huggingface), and that with it"
-        yield masking, f"{told}: one hides what the other would see"
-    optimizer = condition.optimizer
-    is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
-    if is_noisy and not isinstance(condition.model, GptSpec):
-        yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
-    if condition.polca and not isinstance(condition.engine, PackedSpec):
-        yield ("polca",), "looks at seed-batched models, of which there is a plain form with all derivatives"
-    composed = "interdependence" in condition.measure
-    if composed and not isinstance(condition.model, LstmSpec):
-        yield ("measure",), "interdependence is of models of family: lstm, whose states are taken apart"
-    pulled, looked_at = ever(condition.training.tree_attention), "attention" in condition.measure
-    of_trees = [("measure",) for what in _OF_TREES if what in condition.measure]
-    for keys in [("training", "tree_attention")] * pulled + of_trees:
-        if not task.relations:
-            yield keys, f"{name} has no sentences whose trees are known: that is about those"
-    if looked_at and isinstance(condition.model, MlpSpec | LstmSpec):
-        yield ("measure",), f"a model of family: {condition.model.family} has no attention to look at"
-    if pulled and not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
-        yield ("training", "tree_attention"), "is a loss of seed-batched models of family: gpt (engine packed)"
 
 
 def _looks_back(settings: StudySettings | None) -> bool:

@@ -28,7 +28,7 @@ def files_of(study: Study, below: str = ".") -> dict[str, str]:
     for corpus in study.corpora:
         if not is_url(corpus.named) and not PurePosixPath(corpus.named).is_absolute():
             found[_joined(below, corpus.named)] = corpus.text or pointer(corpus.url)
-    found |= {_joined(below, path): text for path, text in study.scripts.items()}
+    found |= {_joined(below, path): text for path, text in study.texts.items()}
     rule = study.settings.fork
     if rule is not None:
         parent = read_study(study.folder / rule.study)

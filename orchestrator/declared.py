@@ -87,8 +87,8 @@ def register(store: Store, study: Study, file: str) -> Declared:
         raise StudyError((Fault(file, 0, "fork.study", f"{told} --store {store.url}"),))
     for code, source in study.task_sources.items():
         put_same(store, task_key(code), source.encode())
-    for source in study.scripts.values():
-        put_same(store, file_key(f"sha256:{sha256(source.encode())}"), source.encode())
+    for text in study.texts.values():
+        put_same(store, file_key(f"sha256:{sha256(text.encode())}"), text.encode())
     for place in study.corpora:
         tell_place(store, place)
     return _put_body(store, _body(study, file))

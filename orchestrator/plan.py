@@ -13,6 +13,7 @@ from jobs.study import GridPoint, Study
 from orchestrator.costs import Cost, cost, model_flops
 from orchestrator.machine import Machine, needs_of
 from orchestrator.packing import Todo, assumed_timings, pack_runs
+from orchestrator.prepare import check_harnesses
 from orchestrator.stop_rules import StopPlan, stop_plan
 from orchestrator.store_state import Standing, read_standings
 
@@ -71,7 +72,11 @@ class StudyPlan:
 
 
 def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
-    """Return what the study would take beyond what `store` holds; nothing is trained or written."""
+    """Return what the study would take beyond what `store` holds; nothing is trained or written.
+
+    Raises ModelError, or QueryError, where a model cannot be built here, or a harness cannot ask.
+    """
+    check_harnesses(study)
     ids = [run.id for run in study.runs]
     standings = read_standings(store, ids) if store else {}
     todo: dict[str, list[Todo]] = {point.id: [] for point in study.points}

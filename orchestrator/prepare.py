@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 from jobs.beats import newest_beats
 from jobs.errors import ClusterError, Corrupt, NotFound
+from jobs.identity import sha256
 from jobs.layout import PackKeys
+from jobs.measures import harness_in
 from jobs.pack import SeedDigests, get_request
 from jobs.process import is_surely_dead
 from jobs.records import Status
@@ -39,8 +41,10 @@ class Prepared:
 def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) -> Prepared:
     """Return where a drive of the study begins.
 
-    The seeds of all runs are proven first. Raises SeedError, SpecMismatch, and what store and cluster raise.
+    The seeds of all runs are proven first. Raises SeedError, SpecMismatch, ModelError where the tasks of a harness
+    cannot be asked, and what store and cluster raise.
     """
+    check_harnesses(study)
     execution, found = study.settings.execution, cluster.machine()
     machine = found.offered_to(execution)
     if found.cpus:
@@ -61,6 +65,21 @@ def prepare(study: Study, store: Store, cluster: Cluster, *, calibrate: bool) ->
     return Prepared(
         StudyOpened(runs, packs, room, Budgets(execution.retries, execution.preemptions), tuple(live)), proofs
     )
+
+
+def check_harnesses(study: Study) -> None:
+    """Raise ModelError or QueryError where the lm-evaluation-harness could not ask what a study says it shall."""
+    asked = {
+        point.condition.model_dump_json(include={"model", "measure"}): point.condition
+        for point in study.points
+        if harness_in(point.condition.measure)
+    }
+    if asked:
+        from workers.harness import check_harness  # imports torch, which takes seconds
+
+        texts = {f"sha256:{sha256(text.encode())}": text.encode() for text in study.texts.values()}
+        for condition in asked.values():
+            check_harness(condition, texts.__getitem__)
 
 
 def _check_sizes(study: Study, wanted: frozenset[str], machine: Machine) -> None:

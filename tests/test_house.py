@@ -38,8 +38,9 @@ BROAD = {
     "jobs/text/tokenizer.py": 1,
     "orchestrator/clusters/inline.py": 1,
     "workers/batches.py": 1,
+    "workers/harness.py": 1,
     "workers/models/huggingface.py": 1,
-    "workers/probes.py": 2,
+    "workers/probes.py": 3,
     "workers/seed_proof.py": 2,
 }
 

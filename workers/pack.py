@@ -35,6 +35,7 @@ from workers.determinism import Environment, fingerprint
 from workers.engines import MODEL, Engine
 from workers.engines.choice import engine_of, packages_of, switch
 from workers.engines.command import Assignment, private_folder, running
+from workers.harness import harness_of
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
 from workers.progress import Signs
@@ -147,13 +148,16 @@ def _train(
         _claim_runs(store, request, crew, before, saved)
         start, last_saved = _start(request, saved)
         shards = ShardWriter(store, keys, clock)
-        with ends_of(others, condition, task, streams, engine, request.device) as ends:
+        with (
+            ends_of(others, condition, task, streams, engine, request.device) as ends,
+            harness_of(store, condition, task, request.device, crew.progress) as harness,
+        ):
             train(
                 _plan(request),
                 start,
                 engine,
                 Batches(task, streams, condition.training.batch_size, crew, condition.training.masking),
-                Probes(task, streams, crew, shards, condition.measure, ends, condition.polca, pasts),
+                Probes(task, streams, crew, shards, condition.measure, ends, condition.polca, pasts, harness),
                 Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
                 tally,
                 stop,

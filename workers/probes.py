@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs.measures import AskedHarness
 from jobs.polca import PolcaSpec
 from jobs.records import Status
 from jobs.seeds import Streams
@@ -21,8 +22,10 @@ from workers.attention_trees import Look, spans, tree_measures
 from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
+from workers.harness import Harness
 from workers.interdependence import interdependence_measures
 from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
+from workers.memory import is_out_of_memory
 from workers.polca import Past, polca_rows
 from workers.similarity import similarities
 from workers.structural_probe import structure_measures
@@ -94,16 +97,18 @@ class Probes:
     measured  what is measured beside the task's held-out sets
     ends      of runs on lines: their engine and one that holds the other ends, to be compared layer by layer
     polca     how the past of each run is taken apart, and `pasts`: what is known of it, by slot
+    harness   who asks the tasks of the lm-evaluation-harness, if they are asked
     """
 
     task: Task
     streams: Sequence[Streams]
     crew: Crew
     shards: Rows
-    measured: Sequence[str] = ()
+    measured: Sequence[str | AskedHarness] = ()
     ends: tuple[Layered, Layered] | None = None
     polca: PolcaSpec | None = None
     pasts: Sequence[Past] = ()
+    harness: Harness | None = None
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
     _labels: dict[int, dict[str, dict[str, NDArray[np.int64]]]] = field(default_factory=dict)
 
@@ -121,6 +126,8 @@ class Probes:
             self._measure_weights(step, engine)
         if self.polca:
             self._take_apart(step, self.polca)
+        if self.harness:
+            self._ask(self.harness, step, engine)
 
     def _take_apart(self, step: int, spec: PolcaSpec) -> None:
         for member in self.crew.alive:
@@ -133,6 +140,19 @@ class Probes:
             batch, past = first_items(found, spec.items), self.pasts[member.slot]
             for at, metric, value, correct, total in polca_rows(spec, self.task, batch, past, streams, begin):
                 self._add(member, at, metric, value, correct, total)
+
+    def _ask(self, harness: Harness, step: int, engine: Engine) -> None:
+        everyone = {name.removeprefix(MODEL): value for name, value in engine.weights().items()}
+        for member in self.crew.alive:
+            weights = {name: tensor[member.slot].detach().cpu() for name, tensor in everyone.items()}
+            try:
+                found = harness.measures(weights, self.streams[member.slot])
+            except Exception as error:  # the border to the tasks of the harness, and a user's own
+                if is_out_of_memory(error):
+                    raise
+                self._fail(member, step, error)
+            else:
+                self._add_all(member, step, found)
 
     def _measure_weights(self, step: int, engine: Engine) -> None:
         weights = engine.weights()
@@ -175,7 +195,7 @@ class Probes:
             self._measure_attention(name, step, engine, sets)
         if "interdependence" in self.measured:
             self._measure_interdependence(name, step, engine, sets)
-        if {"linear-probe", "structural-probe"} & set(self.measured):
+        if any(what in self.measured for what in ("linear-probe", "structural-probe")):
             self._fit_probes(name, step, engine, [first_items(one, LOOKED_AT) for one in sets])
 
     def _measure_similarity(

@@ -28,7 +28,8 @@ from workers.checkpoint import Kind, Link, Saved, State, checkpoints_of, join, r
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
-from workers.models.whole import whole_of
+from workers.harness import harness_of
+from workers.models.whole import module_with, whole_of
 from workers.parts import Cut, whole_digest
 from workers.polca import Past
 from workers.probes import Probes, Tally
@@ -181,8 +182,11 @@ def _train_to(
     training = run.condition.training
     batches = Batches(task, streams, training.batch_size, crew, training.masking)
     pasts = pasts_of(replays.store, [run.origin], run.condition, task, replays.progress)
-    with ends_of(others, run.condition, task, streams, engine) as ends:
-        probes = Probes(task, streams, crew, rows, run.condition.measure, ends, run.condition.polca, pasts)
+    with (
+        ends_of(others, run.condition, task, streams, engine) as ends,
+        harness_of(replays.store, run.condition, task, "cpu", replays.progress) as harness,
+    ):
+        probes = Probes(task, streams, crew, rows, run.condition.measure, ends, run.condition.polca, pasts, harness)
         train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
     if crew.members[0].step < step:
         ended = crew.members[0]
@@ -296,7 +300,4 @@ def is_redrawn(parameter: str, origin: Origin) -> bool:
 
 def plain_module(replayed: Replayed, task: Task) -> torch.nn.Module:
     """Return the run's model as an ordinary torch module with its weights."""
-    module = whole_of(replayed.run.condition, len(task.vocabulary), task.length, 0).model
-    weights: Mapping[str, torch.Tensor] = replayed.weights
-    module.load_state_dict(dict(weights))
-    return module
+    return module_with(replayed.run.condition, replayed.weights, len(task.vocabulary), task.length)

@@ -7,8 +7,8 @@ from pathlib import Path
 from jobs import tasks
 from jobs.claims import Attempt, attempts_of
 from jobs.errors import Corrupt, NotFound, SpecMismatch
-from jobs.identity import parse_run_spec, run_id
-from jobs.layout import attempt_key, task_key
+from jobs.identity import parse_run_spec, run_id, sha256
+from jobs.layout import attempt_key, file_key, task_key
 from jobs.origin import Origin
 from jobs.seeds import Seeds
 from jobs.spec import CommandSpec, Condition, TaskSpec
@@ -48,6 +48,14 @@ def stored_run(store: Store, run: str) -> StoredRun:
             raise SpecMismatch(attempt_key(run, attempt.attempt), f"holds a spec with the id {run_id(attempt.spec)}")
     condition, seeds, origin = parse_run_spec(attempts[-1].spec)
     return StoredRun(run, condition, seeds, origin, tuple(attempts))
+
+
+def stored_file(store: Store, digest: str) -> bytes:
+    """Return the file that went along with a study, by its digest; raises NotFound, Corrupt."""
+    data = store.get(file_key(digest))
+    if f"sha256:{sha256(data)}" != digest:
+        raise Corrupt(file_key(digest), "is not the file that its name is the hash of")
+    return data
 
 
 def load_task(store: Store, spec: TaskSpec) -> Task:

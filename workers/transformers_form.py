@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from jobs.errors import QueryError
-from jobs.spec import GptSpec
+from jobs.spec import Condition, GptSpec, HuggingFaceSpec
+from jobs.tasks.task import Task
+from jobs.tasks.text import Text
 from workers.models.gpt import NORM_EPSILON, ROTARY_BASE
+from workers.models.whole import module_with
 
 Weights = Mapping[str, Tensor]
 EXACT = {
@@ -37,6 +40,17 @@ def architecture_of(spec: Any) -> str:
         told = "; ".join(f"{' + '.join(known)} → {name}" for known, name in EXACT.items())
         raise QueryError(f"no model of transformers is norm {' + '.join(options)} positions; there are {told}")
     return EXACT[options]
+
+
+def model_of(condition: Condition, weights: Weights, task: Task) -> Any:
+    """Return a run's model as one of `transformers`, in float32; raises QueryError where none there is the same."""
+    end = task.corpus_info.end if isinstance(task, Text) else None
+    spec = condition.model
+    if not isinstance(spec, HuggingFaceSpec):
+        return as_transformers(spec, weights, len(task.vocabulary), task.length, end)  # type: ignore[arg-type]
+    model: Any = module_with(condition, weights, len(task.vocabulary), task.length)  # it is one of transformers already
+    model.config.bos_token_id = model.config.eos_token_id = end
+    return model.eval()
 
 
 def as_transformers(spec: GptSpec, weights: Weights, vocabulary: int, length: int, end: int | None) -> Any:

@@ -22,12 +22,9 @@ from jobs.errors import NotFound, QueryError
 from jobs.identity import sha256
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
-from jobs.spec import HuggingFaceSpec
 from jobs.store import Store
 from jobs.tasks.task import Task
-from jobs.tasks.text import Text
 from orchestrator.declared import DeclaredRun
-from orchestrator.export.hub_tokenizer import hub_tokenizer
 
 MARK = "seedbed.json"
 _TRIED = 4  # sequences of a held-out set, on which logits are compared
@@ -74,6 +71,8 @@ def export_step(store: Store, run: DeclaredRun, step: int, folder: Path) -> Expo
     """
     from workers.replay import replay
     from workers.stored import load_task
+    from workers.transformers_form import model_of
+    from workers.transformers_tokenizer import tokenizer_for
 
     known = _known(folder, run.id, step)
     if known is not None:
@@ -84,8 +83,8 @@ def export_step(store: Store, run: DeclaredRun, step: int, folder: Path) -> Expo
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     try:
-        _model_of(replayed, task).save_pretrained(staged)
-        hub_tokenizer(task).save_pretrained(staged)
+        model_of(replayed.run.condition, replayed.weights, task).save_pretrained(staged)
+        tokenizer_for(task).save_pretrained(staged)
         largest = _compared(staged, replayed, task)
         body = {"run_id": run.id, "step": step, "state_sha256": replayed.sha256, "largest_difference": largest}
         mark = {**body, "files": _files(staged)}
@@ -94,19 +93,6 @@ def export_step(store: Store, run: DeclaredRun, step: int, folder: Path) -> Expo
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return Exported(run.id, step, folder, replayed.sha256, largest, is_new=True)
-
-
-def _model_of(replayed: Any, task: Task) -> Any:
-    from workers.replay import plain_module
-    from workers.transformers_form import as_transformers
-
-    spec = replayed.run.condition.model
-    end = task.corpus_info.end if isinstance(task, Text) else None
-    if isinstance(spec, HuggingFaceSpec):  # it is one of transformers already
-        model: Any = plain_module(replayed, task)
-        model.config.bos_token_id = model.config.eos_token_id = end
-        return model
-    return as_transformers(spec, replayed.weights, len(task.vocabulary), task.length, end)
 
 
 def _compared(folder: Path, replayed: Any, task: Task) -> float:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from importlib.metadata import distributions
 
+from jobs.measures import harness_in
 from jobs.seeds import Streams
 from jobs.spec import CommandSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, SingleSpec
 from jobs.tasks.task import Task
 from workers.determinism import make_deterministic
 from workers.engines import Engine
 from workers.engines.packed import PackedEngine
+
+_OF_HARNESS = ("datasets", "lm_eval", "transformers")
 
 
 def engine_of(condition: Condition, task: Task, streams: Sequence[Streams], device: str = "cpu") -> Engine:
@@ -48,4 +51,4 @@ def packages_of(condition: Condition) -> tuple[str, ...]:
     found = ["transformers"] if isinstance(condition.model, HuggingFaceSpec) else []
     if isinstance(condition.engine, ModuleSpec):
         found += ["accelerate", *(["deepspeed"] if isinstance(condition.engine, DeepSpeedSpec) else [])]
-    return tuple(found)
+    return tuple(dict.fromkeys([*found, *(_OF_HARNESS if harness_in(condition.measure) else ())]))

@@ -20,9 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from jobs.errors import Corrupt
-from jobs.identity import sha256
-from jobs.layout import file_key
 from jobs.schedule import steps_of
 from jobs.scratch import Scratch
 from jobs.script_files import PYTHON
@@ -30,6 +27,7 @@ from jobs.seeds import Seeds
 from jobs.spec import CommandSpec, Condition, Given
 from jobs.store import Store
 from workers.engines import guard
+from workers.stored import stored_file
 
 _LAST_LINES = 30
 _LONGEST_LINE = 4000
@@ -144,11 +142,8 @@ def running(store: Store, assigned: Assignment, folder: Path) -> Iterator[Script
 
 
 def _place(store: Store, path: Path, digest: str) -> None:
-    data = store.get(file_key(digest))
-    if f"sha256:{sha256(data)}" != digest:
-        raise Corrupt(file_key(digest), "is not the file that its name is the hash of")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    path.write_bytes(stored_file(store, digest))
     path.chmod(0o700)
 
 

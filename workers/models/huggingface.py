@@ -16,16 +16,17 @@ from jobs.faults import near
 from jobs.spec import GptSpec, HuggingFaceSpec
 from workers.models.family import Masks, Parameter
 
+_EXTRAS = {"deepspeed": "deepspeed", "lm_eval": "harness", "datasets": "harness", "evaluate": "harness"}
 _MATRICES = ("Linear", "Conv1D", "Embedding")
 
 
 def library(name: str, wanted_by: str) -> Any:
-    """Return a module of the extra `huggingface`; raises ModelError where it is not installed."""
+    """Return a module of an extra, mostly `huggingface`; raises ModelError where it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        extra = "deepspeed" if package == "deepspeed" else "huggingface"
+        extra = _EXTRAS.get(package, "huggingface")
         told = f"{wanted_by} needs {package}, which is not installed here ({error})"
         raise ModelError(f"{told}: pip install 'seedbed[{extra}]'") from None
 

@@ -4,7 +4,7 @@ Here stands which module a spec means, what its parameters are called and how th
 run's slice in a checkpoint, so that our own `gpt` has the same in every engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -87,6 +87,13 @@ def whole_of(condition: Condition, vocabulary_size: int, length: int, first_answ
     if isinstance(spec, HuggingFaceSpec):
         return HuggingFace(spec, vocabulary_size, length, first_answer)
     return Plain(spec, vocabulary_size, length, first_answer)
+
+
+def module_with(condition: Condition, weights: Mapping[str, Tensor], vocabulary_size: int, length: int) -> nn.Module:
+    """Return what a user loads of a run: an ordinary torch module with these weights, by name."""
+    module = whole_of(condition, vocabulary_size, length, 0).model
+    module.load_state_dict(dict(weights))
+    return module
 
 
 @torch.no_grad()

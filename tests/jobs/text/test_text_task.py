@@ -19,6 +19,7 @@ from jobs.text.stored import tell_address
 from jobs.text.tokenizer import ByteTokenizer
 from jobs.text.writer import Form, tokenize
 from orchestrator.declared import register
+from tests.corpora import small_corpus
 from workers.stored import load_task
 
 STUDY = """
@@ -35,11 +36,7 @@ success: {metric: plain.token_accuracy, threshold: 0.5}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, change in (("plain", str.lower), ("loud", str.upper)):
-        (tmp_path / f"{name}.txt").write_text(
-            "\n".join(change(f"What seed {index} saw, it will not forget.") for index in range(40)), encoding="utf-8"
-        )
-        store = open_store(tmp_path / name, create=True)
-        tokenize(store, find_sources([str(tmp_path / f"{name}.txt")]), ByteTokenizer(), Form("line", shard_tokens=300))
+        small_corpus(tmp_path, name, [change(f"What seed {index} saw, it will not forget.") for index in range(40)])
     return tmp_path
 
 

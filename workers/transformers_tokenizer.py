@@ -11,7 +11,7 @@ from jobs.tasks.text import Text
 from jobs.text.tokenizer import END
 
 
-def hub_tokenizer(task: Task) -> Any:
+def tokenizer_for(task: Task) -> Any:
     """Return a PreTrainedTokenizerFast whose ids are those of the task's vocabulary."""
     import transformers
 

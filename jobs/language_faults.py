@@ -1,0 +1,46 @@
+"""What of a condition's masks, noise, probes and trees does not fit together, or not with its task."""
+
+from collections.abc import Iterator
+
+from jobs.measures import harness_in
+from jobs.scalar import ever
+from jobs.spec import Condition, GptSpec, HuggingFaceSpec, LstmSpec, MlpSpec, OptimizerSpec, PackedSpec
+from jobs.tasks.task import Task
+from jobs.yaml_tree import Path as Keys
+
+_OF_TREES = ("attention", "interdependence", "structural-probe")
+
+
+def language_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, str]]:
+    """Yield (key, what is wrong) for what of masks, noise, probes and trees does not fit together."""
+    masks, name, masking = ever(condition.training.masking), condition.task.name, ("training", "masking")
+    sees_both_ways = isinstance(condition.model, GptSpec | HuggingFaceSpec) and condition.model.attention == "full"
+    if masks and task.mask_token is None:
+        yield masking, f"hides nothing of {name}, which has no token that stands for a hidden one"
+    elif task.mask_token is not None and not masks:
+        yield masking, f"{name} is for masked language modelling: give the share of tokens that is hidden, such as 0.15"
+    elif masks != sees_both_ways:
+        told = "goes with model.attention: full (of family: gpt or huggingface), and that with it"
+        yield masking, f"{told}: one hides what the other would see"
+    optimizer = condition.optimizer
+    is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
+    if is_noisy and not isinstance(condition.model, GptSpec):
+        yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
+    if condition.polca and not isinstance(condition.engine, PackedSpec):
+        yield ("polca",), "looks at seed-batched models, of which there is a plain form with all derivatives"
+    if harness_in(condition.measure) and (
+        name != "text" or sees_both_ways or isinstance(condition.model, MlpSpec | LstmSpec)
+    ):
+        yield ("measure",), "the harness asks causal language models in text: those of the task `text`"
+    composed = "interdependence" in condition.measure
+    if composed and not isinstance(condition.model, LstmSpec):
+        yield ("measure",), "interdependence is of models of family: lstm, whose states are taken apart"
+    pulled, looked_at = ever(condition.training.tree_attention), "attention" in condition.measure
+    of_trees = [("measure",) for what in _OF_TREES if what in condition.measure]
+    for keys in [("training", "tree_attention")] * pulled + of_trees:
+        if not task.relations:
+            yield keys, f"{name} has no sentences whose trees are known: that is about those"
+    if looked_at and isinstance(condition.model, MlpSpec | LstmSpec):
+        yield ("measure",), f"a model of family: {condition.model.family} has no attention to look at"
+    if pulled and not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
+        yield ("training", "tree_attention"), "is a loss of seed-batched models of family: gpt (engine packed)"
