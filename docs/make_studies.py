@@ -153,6 +153,7 @@ SHOWN = (
             "loss": ("fan", "--metric", "heldout.loss"),
         },
     ),
+    Shown("polca", (("hidden", "--against", "carry"),), {"hidden": ("hidden", "--against", "carry")}, alone=True),
     Shown("latent-states", (("states",), ("success",), ("onset",)), {"map": ("map",)}),
     Shown("basins", (("lines",),), {"lines": ("lines",)}, alone=True),
     Shown("basins-inits", (("lines",),), {"lines": ("lines",)}, alone=True),
