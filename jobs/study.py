@@ -83,6 +83,7 @@ class ExecutionRule(Spec):
     device      where packs train; a GPU may hold several, where that was measured to be faster
     resources   custom resources of Ray that every pack takes, such as {licence: 1}
     labels      labels of Ray that a node must have, such as {ray.io/market-type: on-demand}
+    nodes       over which the processes of a run are spread, as many on each
     """
 
     pack_width: Count | Literal["calibrated"] = "calibrated"
@@ -93,6 +94,7 @@ class ExecutionRule(Spec):
     device: Literal["cpu", "cuda"] = "cpu"
     resources: dict[ResourceName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 class Paired(Spec):

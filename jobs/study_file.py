@@ -102,6 +102,8 @@ class _Reader:
             self._check_scripts(settings)
         if settings is not None:
             self._check_measures(settings, [point.condition.engine for point in points])
+        if settings is not None and settings.execution.nodes > 1:
+            self._check_nodes(settings.execution.nodes, points)
         if any(point.condition.polca for point in points) and not _looks_back(settings):
             self._add(("polca",), "looks at runs that have ended: give a fork with `train: false`, without a line")
         if self.faults or settings is None:
@@ -130,6 +132,15 @@ class _Reader:
         if any(isinstance(engine, ModuleSpec) and engine.processes > 1 for engine in engines):
             told = "similarity holds both models in one process: `engine: {name: accelerate}` has one, and measures"
             self._add(("measure",), f"{told} what any other engine has trained")
+
+    def _check_nodes(self, nodes: int, points: list[GridPoint]) -> None:
+        for engine in (point.condition.engine for point in points):
+            if not isinstance(engine, ModuleSpec):
+                told = f"is of accelerate and deepspeed: a run of engine {engine.name} lies on one node"
+                self._add(("execution", "nodes"), told)
+            elif engine.processes % nodes:
+                told = f"{engine.processes} processes are not as many on each of {nodes} nodes"
+                self._add(("execution", "nodes"), told)
 
     def _check_stop(self, settings: StudySettings, points: list[GridPoint]) -> None:
         stop, first = settings.stop, sum(1 for _ in settings.seeds.seeds())

@@ -1,11 +1,11 @@
 """What a cluster is made of, and what fits where: pure.
 
-A pack lies on one node. So what counts is not the sum of all CPUs, but how many packs of a kind each node holds:
-two nodes with three CPUs each hold two packs of two threads, not three.
+A pack lies on one node, or in equal parts on several. So what counts is not the sum of all CPUs, but how many packs of
+a kind each node holds: two nodes with three CPUs each hold two packs of two threads, not three.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,16 +23,28 @@ class Needs:
     gpu_share     1 / packs on a GPU; 0: trains on CPUs
     resources     custom resources of Ray, each with how much of it a pack takes
     labels        a node must have all of them
+    nodes         on which it lies in equal parts; custom resources are taken on each of them
     """
 
     memory_bytes: int = 0
     gpu_share: float = 0.0
     resources: tuple[tuple[str, float], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    nodes: int = 1
 
 
 ANYWHERE = Needs()
 Shape = tuple[int, Needs]  # the threads of a pack, and what else it needs
+
+
+def part_of(shape: Shape) -> Shape:
+    """Return what a pack takes of each of its nodes."""
+    threads, needs = shape
+    count = needs.nodes
+    if count == 1:
+        return shape
+    memory = -(-needs.memory_bytes // count)
+    return -(-threads // count), replace(needs, nodes=1, memory_bytes=memory, gpu_share=needs.gpu_share / count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ class Node:
         return size * _USABLE or math.inf
 
     def holds(self, shape: Shape) -> int:
-        """Return how many packs of the shape train here side by side."""
+        """Return how many packs of the shape, which lie on one node, train here side by side."""
         threads, needs = shape
         if not self.takes(needs) or needs.memory_bytes > self.most_bytes(needs):
             return 0
@@ -126,18 +138,25 @@ class Machine:
         """Return the nodes."""
         return self.nodes or (Node(self.cpus),)
 
-    def most_cpus(self) -> int:
-        """Return the most threads that one pack may have: a pack lies on one node."""
-        return min(self.cpus, max(node.cpus for node in self.places()))
+    def most_cpus(self, nodes: int = 1) -> int:
+        """Return the most threads that one pack may have which lies on so many nodes."""
+        if not self.nodes:
+            return self.cpus
+        sizes = sorted((node.cpus for node in self.nodes), reverse=True)
+        return min(self.cpus, nodes * sizes[min(nodes, len(sizes)) - 1])
 
     def most_bytes(self, needs: Needs) -> float:
-        """Return how many bytes a pack with these needs may take on the node that offers most."""
-        return max((node.most_bytes(needs) for node in self.places() if node.takes(needs)), default=math.inf)
+        """Return how many bytes a pack with these needs may take on the nodes that offer most."""
+        _, part = part_of((0, needs))
+        most = max((node.most_bytes(part) for node in self.places() if node.takes(part)), default=math.inf)
+        return most * needs.nodes
 
     def side_by_side(self, threads: int, needs: Needs = ANYWHERE) -> int:
         """Return how many packs with that many threads train at once; one at least."""
-        on_nodes = sum(node.holds((threads, needs)) for node in self.places())
-        return max(1, min(self.cpus // threads, self.packs_at_once, on_nodes))
+        if not self.nodes:  # one machine, of which nothing more is known: a pack lies on it as a whole
+            needs = replace(needs, nodes=1)
+        rooms = [node.holds(part_of((threads, needs))) for node in self.places()]
+        return max(1, min(self.cpus // threads, self.packs_at_once, _spread(rooms, needs.nodes)))
 
     def fits(self, shapes: Mapping[Shape, int]) -> bool:
         """Return whether so many packs of each shape train at once: the largest first, each where there is room."""
@@ -149,15 +168,42 @@ class Machine:
             return True
         free = list(self.nodes)
         for shape, count in sorted(shapes.items(), key=lambda item: _size(item[0]), reverse=True):
-            left = count
-            for index, node in enumerate(free):
-                here = min(left, node.holds(shape))
-                if here:
-                    free[index] = node.without(shape, here)
-                    left -= here
-            if left:
+            placed = _beside(free, shape, count) if shape[1].nodes == 1 else _across(free, shape, count)
+            if not placed:
                 return False
         return True
+
+
+def _beside(free: list[Node], shape: Shape, left: int) -> bool:
+    """Take the room of so many packs, each on one node; returns whether it was there."""
+    for index, node in enumerate(free):
+        here = min(left, node.holds(shape))
+        if here:
+            free[index] = node.without(shape, here)
+            left -= here
+    return left == 0
+
+
+def _across(free: list[Node], shape: Shape, count: int) -> bool:
+    """Take the room of so many packs, each on several nodes, where there is most; returns whether it was there."""
+    part, nodes = part_of(shape), shape[1].nodes
+    for _ in range(count):
+        rooms = [node.holds(part) for node in free]
+        chosen = sorted(range(len(free)), key=lambda index: -rooms[index])[:nodes]
+        if len(chosen) < nodes or not all(rooms[index] for index in chosen):
+            return False
+        for index in chosen:
+            free[index] = free[index].without(part, 1)
+    return True
+
+
+def _spread(rooms: Sequence[int], nodes: int) -> int:
+    """Return how many packs train at once that take one of the rooms of each of so many nodes."""
+    return max(at_once for at_once in range(sum(rooms) // nodes + 1) if _serve(rooms, at_once) >= at_once * nodes)
+
+
+def _serve(rooms: Sequence[int], packs: int) -> int:
+    return sum(min(room, packs) for room in rooms)
 
 
 def needs_of(execution: ExecutionRule) -> Needs:
@@ -166,6 +212,7 @@ def needs_of(execution: ExecutionRule) -> Needs:
         gpu_share=1.0 if execution.device == "cuda" else 0.0,
         resources=tuple(sorted(execution.resources.items())),
         labels=tuple(sorted(execution.labels.items())),
+        nodes=execution.nodes,
     )
 
 
@@ -175,6 +222,7 @@ def check_offer(offered: Machine, execution: ExecutionRule) -> None:
         asked = [f"device {execution.device}"] if execution.device != "cpu" else []
         asked += [f"{amount:g} of {name}" for name, amount in sorted(execution.resources.items())]
         asked += [f"label {name}={value}" for name, value in sorted(execution.labels.items())]
+        asked += [f"{execution.nodes} nodes"] if execution.nodes > 1 else []
         raise ClusterError(
             f"no node of the cluster has {', '.join(asked)}: see `execution` in the study file, and `ray status`"
         )
@@ -185,6 +233,6 @@ def _times(room: float, part: float) -> int:
     return int(room / part + 1e-6)
 
 
-def _size(shape: Shape) -> tuple[float, int, int, str]:
+def _size(shape: Shape) -> tuple[int, float, int, int, str]:
     threads, needs = shape
-    return needs.gpu_share, threads, needs.memory_bytes, str((needs.resources, needs.labels))
+    return needs.nodes, needs.gpu_share, threads, needs.memory_bytes, str((needs.resources, needs.labels))

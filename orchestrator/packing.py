@@ -129,7 +129,7 @@ def cpus_of(engine: SingleSpec) -> int:
     return engine.processes * engine.threads
 
 
-def assumed_timings(condition: Condition, machine: Machine) -> list[AssumedTiming]:
+def assumed_timings(condition: Condition, machine: Machine, nodes: int = 1) -> list[AssumedTiming]:
     """Return timings for a pack that was not measured, in no particular unit of time.
 
     Assumed: the best pack holds 512 / model width runs, 32 at most; a step costs a quarter of that pack even
@@ -141,7 +141,7 @@ def assumed_timings(condition: Condition, machine: Machine) -> list[AssumedTimin
     per_run = layers * model_width**2 * condition.training.batch_size
     if isinstance(engine, SingleSpec):
         # One run after another: a second one in a pack would take as long as two packs.
-        threads, taken = cpus_of(engine), min(cpus_of(engine), machine.most_cpus())
+        threads, taken = cpus_of(engine), min(cpus_of(engine), machine.most_cpus(nodes))
         return [AssumedTiming(1, taken, per_run / threads, packs_per_gpu=1 / engine.processes)]
     widest = max(1, min(32, 512 // model_width))
     return [
@@ -199,7 +199,7 @@ def _group(
 ) -> _Group:
     curves: dict[tuple[int, float], list[Timing]] = {}
     for timing in sorted(timings, key=lambda t: t.pack_width):
-        if timing.threads <= machine.most_cpus():
+        if timing.threads <= machine.most_cpus(needs.nodes):
             curves.setdefault((timing.threads, timing.packs_per_gpu), []).append(timing)
     steps, count = max(run.steps_left for run in runs), len(runs)
     choices: dict[_Choice, float] = {}

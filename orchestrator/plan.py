@@ -85,9 +85,9 @@ def plan(study: Study, store: Store | None, machine: Machine) -> StudyPlan:
         if not standing.is_done:
             left = run.point.condition.training.steps - max(standing.step, run.point.first_step)
             todo[run.point.id].append(Todo(run.id, run.point.id, standing.step, left))
-    timings = {point.id: assumed_timings(point.condition, machine) for point in study.points}
-    waiting = [run for runs in todo.values() for run in runs]
     execution = study.settings.execution
+    timings = {point.id: assumed_timings(point.condition, machine, execution.nodes) for point in study.points}
+    waiting = [run for runs in todo.values() for run in runs]
     packs = pack_runs(waiting, timings, execution.pack_width, machine, needs_of(execution))
     count = {point.id: 0 for point in study.points}
     for pack in packs:

@@ -83,12 +83,19 @@ def check_harnesses(study: Study) -> None:
 
 
 def _check_sizes(study: Study, wanted: frozenset[str], machine: Machine) -> None:
-    """Raise ClusterError where the processes of one run need more CPUs than a node has."""
+    """Raise ClusterError where the processes of one run need more CPUs, or nodes, than there are."""
+    nodes = study.settings.execution.nodes
+    most = machine.most_cpus(nodes)
     for point in study.points:
         engine = point.condition.engine
-        if point.id in wanted and isinstance(engine, SingleSpec) and cpus_of(engine) > machine.most_cpus():
-            told = f"{engine.processes} processes × {engine.threads} threads = {cpus_of(engine)} CPUs on one node"
-            raise ClusterError(f"{point.label}: a run takes {told}; the largest has {machine.most_cpus()}")
+        if point.id not in wanted or not isinstance(engine, SingleSpec):
+            continue
+        if 0 < len(machine.nodes) < nodes:
+            raise ClusterError(f"{point.label}: a run takes {nodes} nodes; the cluster has {len(machine.nodes)}")
+        if cpus_of(engine) > most:
+            where = "on one node; the largest has" if nodes == 1 else f"on {nodes} nodes; the largest have"
+            told = f"{engine.processes} processes × {engine.threads} threads = {cpus_of(engine)} CPUs {where} {most}"
+            raise ClusterError(f"{point.label}: a run takes {told}")
 
 
 def todo_of(study: Study, standings: Mapping[str, Standing]) -> list[Todo]:
@@ -148,7 +155,7 @@ def _timings(
         if is_packed and measured and sum(steps) >= _CALIBRATED_FROM:
             found[condition_id] = cluster.calibrate(store.url, condition, len(steps), threads, _CALIBRATION_S, needs)
         else:
-            found[condition_id] = assumed_timings(condition, machine)
+            found[condition_id] = assumed_timings(condition, machine, needs.nodes)
     return found
 
 

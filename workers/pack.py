@@ -36,6 +36,7 @@ from workers.engines import MODEL, Engine
 from workers.engines.choice import engine_of, packages_of, switch
 from workers.engines.command import Assignment, private_folder, running
 from workers.harness import harness_of
+from workers.host import ALONE, Nodes
 from workers.memory import out_of_memory
 from workers.probes import Probes, Tally
 from workers.progress import Signs
@@ -58,11 +59,13 @@ def run_pack(
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
     actor: str = "",
+    nodes: Nodes = ALONE,
 ) -> PackOutcome:
     """Train the pack `pack_id` of the store and return how it ended, which the store then holds too.
 
     It stops, too, when the store says that nobody wants it any more, so that it needs no head to hear of that. `actor`
-    is the name by which a later head finds this process on its cluster; it stands in the pack's claim.
+    is the name by which a later head finds this process on its cluster; it stands in the pack's claim. Processes that
+    train a run together lie on this node and on `nodes`.
     Raises AlreadyExists where another process carries out this launch, LeaseLost where the driver that asked for it
     was replaced before it began, StudyInterrupted after `stop` was set (a checkpoint is saved first), Superseded where
     a later attempt has taken over, OutOfMemory where the pack does not fit, SeedError where the seeds make something
@@ -80,7 +83,7 @@ def run_pack(
             put_record(store, keys.claim, this_process() | {"actor": actor, "environment": environment.facts})
             stop = stop or threading.Event()
             with _beating(store, request, crew, stop), out_of_memory(request):
-                _train(store, request, environment, crew, stop, clock)
+                _train(store, request, environment, crew, stop, clock, nodes)
                 outcome = crew.outcome()
                 put_outcome(store, outcome)
         except SeedbedError:
@@ -116,6 +119,7 @@ def _train(
     crew: Crew,
     stop: threading.Event,
     clock: Callable[[], float],
+    nodes: Nodes,
 ) -> None:
     keys, condition = PackKeys(request.pack_id), request.condition
     before = {run.run_id: attempts_of(store, run.run_id) for run in request.runs}
@@ -139,7 +143,7 @@ def _train(
     others, pasts = other_ends(replays, origins, condition), pasts_of(store, origins, condition, task, crew.progress)
     switch(condition, request.threads, len(request.runs))  # a replay has set its own
     del replays  # and with it the states of all parents
-    with closing(engine_of(condition, task, streams, request.device)) as engine, Writer() as writer:
+    with closing(engine_of(condition, task, streams, request.device, nodes)) as engine, Writer() as writer:
         if state:
             engine.load(state)
         if not saved:

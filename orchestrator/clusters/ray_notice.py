@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -20,8 +20,10 @@ _REPLY_S = 5.0  # for the last answer to reach whoever asked
 Leave = Callable[[str], bool]  # why → whether there is something to end first
 
 
-def hear(leave: Leave) -> None:
+def hear(leave: Leave, nodes: Callable[[], Collection[str]]) -> None:
     """Let `leave` hear of the first signals and of a drain; where nothing is to be ended, the process ends.
+
+    `nodes` are those whose drain counts.
 
     To be called in the main thread of an actor's process, where Python handles signals.
     """
@@ -36,7 +38,7 @@ def hear(leave: Leave) -> None:
 
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, on_signal)
-    threading.Thread(target=_watch, args=(leave,), name="notice", daemon=True).start()
+    threading.Thread(target=_watch, args=(leave, nodes), name="notice", daemon=True).start()
 
 
 @contextmanager
@@ -69,11 +71,11 @@ def draining(ray: Any) -> Mapping[str, int]:
     return found
 
 
-def _watch(leave: Leave) -> None:
+def _watch(leave: Leave, nodes: Callable[[], Collection[str]]) -> None:
     import ray
 
-    node, pause = ray.get_runtime_context().get_node_id(), threading.Event()
-    while node not in draining(ray):
+    mine, pause = frozenset(nodes()), threading.Event()
+    while mine.isdisjoint(draining(ray)):
         pause.wait(LOOK_S)
     if not leave("its node is drained"):
         end()

@@ -21,8 +21,9 @@ from jobs.errors import ClusterError, LeaseLost, NodeLost, OutOfMemory, SeedbedE
 from jobs.pack import PackRun, SeedProof
 from jobs.spec import Condition
 from orchestrator.clusters.inline import measure_here, prove_here
+from orchestrator.clusters.ray_group import NodeGroup
 from orchestrator.clusters.ray_notice import end, end_soon, hear
-from orchestrator.machine import ANYWHERE, Needs, Shape
+from orchestrator.machine import ANYWHERE, Needs, Shape, part_of
 from orchestrator.packing import Timing
 
 NAMESPACE = "seedbed"
@@ -38,16 +39,18 @@ class PackActor:
 
     name    by which later heads find it; empty: it ends with its head
     idle_s  without work or a word of a head, after which it ends
+    beside  what it takes of each of so many other nodes, for runs on several
     """
 
-    def __init__(self, name: str = "", idle_s: float = IDLE_S) -> None:
+    def __init__(self, name: str = "", idle_s: float = IDLE_S, beside: tuple[int, Mapping[str, Any]] = (0, {})) -> None:
         self._name, self._idle_s = name, idle_s
+        self._group = NodeGroup(*beside)
         self._stops: dict[str, threading.Event] = {}
         self._ends: dict[str, SeedbedError | None] = {}
         self._changed = threading.Condition()
         self._busy, self._heard = 0, time.monotonic()
         self._leaves_for = ""
-        hear(self.leave)
+        hear(self.leave, self.nodes)
         if name:
             threading.Thread(target=self._end_when_idle, name="idle", daemon=True).start()
 
@@ -73,7 +76,7 @@ class PackActor:
         if self._leaves_for:
             stop.set()
         try:
-            run_pack(store_url, pack_id, stop, actor=self._name)
+            run_pack(store_url, pack_id, stop, actor=self._name, nodes=self._group.nodes())
         except StudyInterrupted as error:
             return NodeLost(f"told to leave ({self._leaves_for}): {error}") if self._leaves_for else error
         except LeaseLost as error:
@@ -156,6 +159,10 @@ class PackActor:
 
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
+    def nodes(self) -> list[str]:
+        """Return the node of this process, and those on which it has others."""
+        return [self.process()[0], *self._group.node_ids]
+
 
 class Pool:
     """The actors of one cluster. `cpus` is what all of them may hold together, as its owner says.
@@ -185,12 +192,15 @@ class Pool:
         # CPUs are counted here; what else is taken, and where, only Ray knows, so that all that is idle makes room.
         while others and (needs != ANYWHERE or sum(taken for taken, _ in self._shapes.values()) + threads > self.cpus):
             self.drop(others.pop())
-        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MKL_CBWR": "AUTO"}
-        options = {"num_cpus": threads, "max_restarts": 0, "max_concurrency": _THREADS} | options_of(needs)
+        here, of_node = part_of((threads, needs))
+        environment = {"OMP_NUM_THREADS": str(here), "MKL_NUM_THREADS": str(here), "MKL_CBWR": "AUTO"}
+        of_each = {"num_cpus": here} | options_of(of_node)
+        options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": _THREADS} | of_each
         name = f"pack-process-{secrets.token_hex(8)}" if self._outlives else ""
         if name:
             options |= {"name": name, "namespace": NAMESPACE, "lifetime": "detached"}
-        actor = self._actors.options(**options, runtime_env={"env_vars": environment}).remote(name)
+        beside = (needs.nodes - 1, of_each)
+        actor = self._actors.options(**options, runtime_env={"env_vars": environment}).remote(name, IDLE_S, beside)
         self._shapes[actor] = threads, needs
         return actor
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.machine import Shape
+from orchestrator.machine import Shape, part_of
 
 
 class Places:
@@ -17,16 +17,17 @@ class Places:
     def __init__(self, ray: Any) -> None:
         self._ray = ray
         self._asked: dict[Any, Any] = {}
-        self._nodes: dict[Any, str] = {}
+        self._nodes: dict[Any, list[str]] = {}
 
     def held(self, shapes: Mapping[Any, Shape]) -> Mapping[str, Counter[str]]:
         """Return for each node how much of each resource the processes hold there, each given with its shape."""
-        self._asked = {actor: self._asked.get(actor) or actor.process.remote() for actor in shapes}
-        self._nodes = {actor: node for actor, node in self._nodes.items() if actor in shapes}
+        self._asked = {actor: self._asked.get(actor) or actor.nodes.remote() for actor in shapes}
+        self._nodes = {actor: nodes for actor, nodes in self._nodes.items() if actor in shapes}
         self._hear([actor for actor in shapes if actor not in self._nodes])
         held: dict[str, Counter[str]] = {}
-        for actor, node in self._nodes.items():
-            held.setdefault(node, Counter()).update(_resources(shapes[actor]))
+        for actor, nodes in self._nodes.items():
+            for node in nodes:
+                held.setdefault(node, Counter()).update(_resources(part_of(shapes[actor])))
         return held
 
     def _hear(self, unknown: Iterable[Any]) -> None:
@@ -36,7 +37,7 @@ class Places:
         ready, _ = self._ray.wait(list(answers), num_returns=len(answers), timeout=0)
         for answer in ready:
             try:
-                self._nodes[answers[answer]] = self._ray.get(answer)[0]
+                self._nodes[answers[answer]] = self._ray.get(answer)
             except self._ray.exceptions.RayError:
                 continue  # it has died: that it did is told elsewhere
 

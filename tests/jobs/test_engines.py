@@ -123,3 +123,13 @@ def test_sizes_are_a_factor_and_two_names_of_one_model_are_told() -> None:
 )
 def test_faults_are_told_with_their_key(changed: dict[str, Any], expected: str) -> None:
     assert expected in faults(**changed)
+
+
+def test_a_run_on_several_nodes_has_as_many_processes_on_each() -> None:
+    spread = study(engine="{processes: 4}", execution="{nodes: 2}")
+    assert spread.settings.execution.nodes == 2
+    assert [run.id for run in spread.runs] == [run.id for run in study(engine="{processes: 4}").runs]
+    told = faults(engine="{processes: 4}", execution="{nodes: 3}")
+    assert "execution.nodes: 4 processes are not as many on each of 3 nodes" in told
+    own = "{family: gpt, layers: 1, width: 8, heads: 2}"
+    assert "a run of engine packed lies on one node" in faults(model=own, execution="{nodes: 2}")

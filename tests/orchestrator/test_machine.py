@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import ClusterError
 from jobs.study import ExecutionRule
-from orchestrator.machine import ANYWHERE, Machine, Needs, Node, check_offer, needs_of
+from orchestrator.machine import ANYWHERE, Machine, Needs, Node, check_offer, needs_of, part_of
 
 GIB = 1 << 30
 HALF = Needs(gpu_share=0.5)
@@ -27,6 +27,23 @@ def test_a_pack_lies_on_one_node() -> None:
     assert two.fits({(2, ANYWHERE): 2, (1, ANYWHERE): 2})
     assert not two.fits({(2, ANYWHERE): 3})
     assert Machine(6, 6, "cpu").side_by_side(2) == 3
+
+
+def test_a_pack_on_several_nodes_takes_its_part_of_each() -> None:
+    three, across = machine(Node(2), Node(2), Node(1)), Needs(nodes=2)
+    assert (three.most_cpus(2), three.most_cpus(3)) == (4, 3), "as many on each as the smallest of them has"
+    assert three.side_by_side(2, across) == 2, "one on the two large ones, one on a large one and the small one"
+    assert three.fits({(2, across): 2})
+    assert not three.fits({(2, across): 3})
+    assert three.fits({(4, across): 1, (1, ANYWHERE): 1})
+    assert not three.fits({(4, across): 1, (2, ANYWHERE): 1})
+    assert not machine(Node(4)).fits({(2, across): 1}), "there is no second node"
+    assert Machine(4, 4, "cpu").side_by_side(2, across) == 2, "a machine of which nothing is known is one place"
+    gpus = machine(Node(8, gpus=2.0, gpu_bytes=80 * GIB), Node(8, gpus=2.0, gpu_bytes=80 * GIB))
+    shape = 4, Needs(gpu_share=4.0, nodes=2)
+    assert part_of(shape) == (2, Needs(gpu_share=2.0))
+    assert gpus.side_by_side(*shape) == 1
+    assert gpus.most_bytes(shape[1]) == pytest.approx(0.85 * 320 * GIB)
 
 
 def test_memory_limits_what_lies_side_by_side() -> None:

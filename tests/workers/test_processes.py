@@ -17,6 +17,7 @@ from tests.workers.test_modules import GPT, LLAMA, NEOX, STEPS, batch, differenc
 from workers.checkpoint import Saved, Slice, read_saved, read_slice, save, slice_digest
 from workers.engines.choice import switch
 from workers.engines.modules import ModuleEngine
+from workers.host import Here
 from workers.part_saver import Place
 from workers.parts import whole_digest
 
@@ -138,8 +139,9 @@ def test_a_pack_of_two_runs_and_bf16_and_recomputation(layout: dict[str, Any]) -
 
 def test_signals_mean_the_first_process_and_one_that_dies_is_an_error_at_once() -> None:
     engine = engine_for(made(NEOX, processes=2), 0)
-    fellow = engine._fellows.processes[0]
-    folder = engine._fellows.folder
+    (here,) = engine._fellows.hosts
+    assert isinstance(here, Here)
+    fellow, folder = here.processes[1], here.folder
     train(engine, range(1))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         os.kill(fellow.pid, number)

@@ -10,15 +10,18 @@ from jobs.tasks.task import Task
 from workers.determinism import make_deterministic
 from workers.engines import Engine
 from workers.engines.packed import PackedEngine
+from workers.host import ALONE, Nodes
 
 _OF_HARNESS = ("datasets", "lm_eval", "transformers")
 
 
-def engine_of(condition: Condition, task: Task, streams: Sequence[Streams], device: str = "cpu") -> Engine:
+def engine_of(
+    condition: Condition, task: Task, streams: Sequence[Streams], device: str = "cpu", nodes: Nodes = ALONE
+) -> Engine:
     """Return the engine of runs of a condition, with their initial weights; whoever has it closes it.
 
-    A script is none: it owns its steps (`workers/scripted.py`). Raises ModelError where it cannot be built here,
-    RankLost where one of its processes ends before it has begun.
+    Its processes lie on this node and on `nodes`. A script is none: it owns its steps (`workers/scripted.py`). Raises
+    ModelError where it cannot be built here, RankLost where one of its processes ends before it has begun.
     """
     sizes = (len(task.vocabulary), task.length)
     if isinstance(condition.engine, ModuleSpec):
@@ -26,7 +29,7 @@ def engine_of(condition: Condition, task: Task, streams: Sequence[Streams], devi
         from workers.engines.modules import ModuleEngine
         from workers.engines.replica import Shape
 
-        return ModuleEngine(condition, Shape(*sizes, task.first_answer), streams, device)
+        return ModuleEngine(condition, Shape(*sizes, task.first_answer), streams, device, nodes)
     return PackedEngine(condition, *sizes, streams, device, task.first_answer)
 
 

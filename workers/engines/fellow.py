@@ -25,7 +25,7 @@ from workers.determinism import make_deterministic
 from workers.engines.fellows import HEADER, STORE_FAILED, Order
 from workers.engines.modules import WHOLE, Told, carry_out, replicas_of, take_part
 from workers.engines.replica import Replica, Shape, module_spec
-from workers.engines.world import World, joined
+from workers.engines.world import Meeting, World, joined
 from workers.part_saver import PartSaver, Place
 from workers.writer import Writer
 
@@ -43,7 +43,8 @@ def main() -> int:
     spec = module_spec(condition)
     make_deterministic(spec.threads, spec.threads)
     (folder / f"{rank}.ready").touch()
-    with joined(folder, rank, spec.processes, asked["device"]) as world, Writer() as writer:
+    meeting = Meeting(folder, *asked["meeting"])
+    with joined(meeting, rank, spec.processes, asked["device"]) as world, Writer() as writer:
         replicas = replicas_of(condition, Shape(*asked["shape"]), streams, world)
         parts = PartSaver(rank, spec.processes)
         while _obey(replicas, world, parts, writer):

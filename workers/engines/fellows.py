@@ -6,32 +6,27 @@ does, however it ends (their input closes). One that dies is an error of the fir
 
 import json
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from jobs.errors import RankLost, StoreError
-from jobs.scratch import Scratch
+from jobs.errors import RankLost, SeedbedError, StoreError
 from jobs.seeds import Streams
 from jobs.spec import Condition
 from workers.engines.replica import Shape, module_spec
-from workers.engines.world import World, joined
+from workers.engines.world import Meeting, World, joined, open_meeting
+from workers.host import ALONE, LAST_S, LOOK_S, Ended, Here, Host, Nodes
 
 HEADER = 5  # order, run, step, rows, length
 STORE_FAILED = 74  # the exit code of a process that could not save
 _START_S = 300.0
-_LOOK_S = 0.02
-_LAST_S = 10.0
+_GONE_S = 30.0  # after a library could not reach another process, until that is seen to have ended; Ray's nodes: 14 s
 log = logging.getLogger(__name__)
 
 
@@ -56,11 +51,10 @@ class Order(IntEnum):
 
 @dataclass(slots=True)
 class Fellows:
-    """The processes beside this one; none where a run has one process."""
+    """The processes beside this one, by the nodes that they are on; none where a run has one process."""
 
     world: World
-    processes: Sequence["subprocess.Popen[bytes]"] = ()
-    folder: Path = field(default_factory=Path)
+    hosts: Sequence[Host] = ()
     is_idle: bool = True
 
     @contextmanager
@@ -71,7 +65,7 @@ class Fellows:
 
         What belongs to it are rows of a batch, or something said.
         """
-        if not self.processes:
+        if not self.hosts:
             yield
             return
         with self.watched():
@@ -90,104 +84,92 @@ class Fellows:
         try:
             yield
         except RuntimeError as error:  # what a library says when another process is gone
-            self.check(wait_s=_LAST_S if self.processes else 0.0, because=error)
+            self.check(wait_s=_GONE_S if self.hosts else 0.0, because=error)
             raise
         self.is_idle = True
 
     def check(self, wait_s: float = 0.0, because: BaseException | None = None) -> None:
-        """Raise RankLost where a process has ended, StoreError where its store failed; waits a while for that."""
-        end = time.monotonic() + wait_s
+        """Raise RankLost where a process has ended, StoreError where its store failed; waits a while for that.
+
+        NodeLost where the node of one is gone.
+        """
+        until = time.monotonic() + wait_s
         while True:
-            for rank, process in enumerate(self.processes, start=1):
-                if process.poll() is not None:
-                    told = _last_line(self.folder / f"{rank}.log")
-                    name = f"process {rank} of {self.world.size}"
-                    if process.returncode == STORE_FAILED:
-                        raise StoreError("parts", f"{name} could not save its part{told}") from because
-                    raise RankLost(f"{name} ended with code {process.returncode}{told}") from because
-            if time.monotonic() >= end:
+            for host in self.hosts:
+                ended = host.ended()
+                if ended is not None:
+                    raise self._lost(ended) from because
+            if time.monotonic() >= until:
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
+
+    def _lost(self, ended: Ended) -> SeedbedError:
+        told = ""
+        if ended.said:
+            log.error("what a process of the pack said last:\n%s", ended.said)
+            told = f": {ended.said.splitlines()[-1]}"
+        name = f"process {ended.rank} of {self.world.size}"
+        if ended.code == STORE_FAILED:
+            return StoreError("parts", f"{name} could not save its part{told}")
+        return RankLost(f"{name} ended with code {ended.code}{told}")
 
     def end(self) -> None:
         """End the processes: by their word where they wait for one, else at once."""
-        if self.is_idle and self.processes and all(process.poll() is None for process in self.processes):
+        if self.is_idle and self.hosts and all(host.ended() is None for host in self.hosts):
             with self.doing(Order.STOP):
                 pass
-            end = time.monotonic() + _LAST_S
-            while time.monotonic() < end and any(process.poll() is None for process in self.processes):
-                time.sleep(_LOOK_S)
-        for process in self.processes:
-            process.kill()
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+        for host in self.hosts:
+            host.end(LAST_S if self.is_idle else 0.0)
 
 
 @contextmanager
-def gathered(condition: Condition, shape: Shape, streams: Sequence[Streams], device: str) -> Iterator[Fellows]:
+def gathered(
+    condition: Condition, shape: Shape, streams: Sequence[Streams], device: str, nodes: Nodes = ALONE
+) -> Iterator[Fellows]:
     """Give the processes that train a pack together with this one, as long as the context lasts.
 
-    Raises RankLost where one ends before it has begun.
+    They lie on this node and the others, as many on each. Raises RankLost where one ends before it has begun, NodeLost
+    where a node does.
     """
     spec = module_spec(condition)
     if spec.processes == 1:
-        with joined(Path(), 0, 1, device) as world:
+        with joined(Meeting(Path()), 0, 1, device) as world:
             yield Fellows(world)
         return
-    with Scratch("processes") as folder:
-        asked = {
-            "condition": condition.model_dump(mode="json"),
-            "shape": [shape.vocabulary_size, shape.length, shape.first_answer],
-            "seeds": [stream.seeds.as_dict() for stream in streams],
-            "device": device,
-        }
-        (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-        processes = [_start(folder, rank, spec.threads) for rank in range(1, spec.processes)]
-        lone = Fellows(World(0, spec.processes, torch.device("cpu")), processes, folder)
-        try:
-            _await_all(lone)
-            with joined(folder, 0, spec.processes, device) as world:
-                fellows = Fellows(world, processes, folder)
-                try:
-                    yield fellows
-                finally:
-                    fellows.end()
-        finally:
-            lone.is_idle = False
-            lone.end()
-
-
-def _start(folder: Path, rank: int, threads: int) -> "subprocess.Popen[bytes]":
-    """Start one process; its input stays open as long as this one lives, and what it says goes to a file."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+    here = Here()
+    hosts = (here, *nodes.others)
+    meeting, port = open_meeting(here.folder, nodes.address, len(hosts))
+    asked = {
+        "condition": condition.model_dump(mode="json"),
+        "shape": [shape.vocabulary_size, shape.length, shape.first_answer],
+        "seeds": [stream.seeds.as_dict() for stream in streams],
+        "device": device,
+        "meeting": [meeting.address, meeting.port, meeting.nodes],
     }
-    command = [sys.executable, "-m", "workers.engines.fellow", str(folder), str(rank)]
-    with (folder / f"{rank}.log").open("wb") as file:
-        # A session of its own, so that a terminal's Ctrl-C does not reach it before it can ignore that.
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment, start_new_session=True
-        )
+    fellows = Fellows(World(0, spec.processes, torch.device("cpu")), hosts)
+    try:
+        each = spec.processes // len(hosts)
+        for number, host in enumerate(hosts):
+            ranks = range(max(1, number * each), (number + 1) * each)  # this process is the first
+            host.start(json.dumps(asked), ranks, spec.threads)
+        _await_all(fellows)
+        with joined(meeting, 0, spec.processes, device) as world:
+            fellows.world = world
+            try:
+                yield fellows
+            finally:
+                fellows.end()
+    finally:
+        del port  # it was kept for as long as processes might meet
+        for host in hosts:
+            host.end(0.0)
 
 
 def _await_all(fellows: Fellows) -> None:
     """Wait until every process has said that it is there: only then is it safe to wait for it inside a library."""
-    end = time.monotonic() + _START_S
-    while not all((fellows.folder / f"{rank}.ready").exists() for rank in range(1, fellows.world.size)):
+    until = time.monotonic() + _START_S
+    while not all(host.are_ready() for host in fellows.hosts):
         fellows.check()
-        if time.monotonic() > end:
+        if time.monotonic() > until:
             raise RankLost(f"the other processes were not there after {_START_S:.0f} s")
-        time.sleep(_LOOK_S)
-
-
-def _last_line(path: Path) -> str:
-    text: Any = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
-    if text:
-        log.error("what a process of the pack said last:\n%s", text[-4000:])
-    return f": {text.splitlines()[-1]}" if text else ""
+        time.sleep(LOOK_S)

@@ -20,6 +20,7 @@ from workers.engines.layouts import Layout, ModuleLayout
 from workers.engines.replica import Replica, Shape, module_spec
 from workers.engines.world import World
 from workers.engines.zero import ZeroLayout
+from workers.host import ALONE, Nodes
 from workers.models.whole import draw, drawn_of, whole_of
 from workers.part_saver import Commit, PartSaver, Place, Taken
 from workers.parts import Cut
@@ -121,11 +122,18 @@ class _Slot(Mapping[str, Tensor]):
 class ModuleEngine:
     """The engine of whole modules; see `Engine` for its fields and methods."""
 
-    def __init__(self, condition: Condition, shape: Shape, streams: Sequence[Streams], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        condition: Condition,
+        shape: Shape,
+        streams: Sequence[Streams],
+        device: str = "cpu",
+        nodes: Nodes = ALONE,
+    ) -> None:
         self.losses, self.grad_norms = np.zeros(len(streams)), np.zeros(len(streams))
         self.diverged_at = np.full(len(streams), -1, np.int64)
         with ExitStack() as opened:
-            self._fellows = opened.enter_context(gathered(condition, shape, streams, device))
+            self._fellows = opened.enter_context(gathered(condition, shape, streams, device, nodes))
             with self._fellows.watched():
                 self._replicas = replicas_of(condition, shape, streams, self._fellows.world)
             self.cuts: Sequence[Cut] = self._replicas[0].cuts

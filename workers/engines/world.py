@@ -1,13 +1,17 @@
-"""The processes that train one run together, all on one node: how they find each other, and what they say.
+"""The processes that train one run together, on one node or on several: how they find each other, and what they say.
 
-The first of them is the pack's own process. They meet by a file in a private folder, and the system gives each its
-ports, so that two runs on a node never collide. What goes between them is tensors of numbers, and no pickle.
+The first of them is the pack's own process. On one node they meet by a file in a private folder; on several by a port
+that the first one listens on. The system gives each its ports, so that two runs on a node never collide. What goes
+between them is tensors of numbers, and no pickle; between nodes it is not encrypted.
 """
 
+import fcntl
 import os
+import socket
+import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +20,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import FileStore  # torch.distributed has it, but says so to no type checker
+
+# torch.distributed has them, but says so to no type checker.
+from torch._C._distributed_c10d import FileStore, Store, TCPStore
 
 from jobs.errors import ModelError
 from jobs.spec import AccelerateSpec, DeepSpeedSpec
@@ -24,6 +30,7 @@ from workers.models.huggingface import library
 
 _MEETING = timedelta(minutes=5)
 _PATIENCE = timedelta(days=7)  # a rank waits while the first one writes a checkpoint; if that dies, it hears so
+_ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR of Linux
 _OF_ACCELERATE = "ACCELERATE_"
 _BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
@@ -69,9 +76,52 @@ def device_of(kind: str, rank: int) -> torch.device:
     return torch.device(kind, rank % max(1, torch.cuda.device_count())) if kind == "cuda" else torch.device(kind)
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where the processes of a run find each other: in a folder, or at the address of the first one's node.
+
+    nodes  on which there are as many of them each, in the order of their ranks
+    """
+
+    folder: Path
+    address: str = ""
+    port: int = 0
+    nodes: int = 1
+
+    def store(self, size: int) -> Store:
+        """Return what this process and its fellows tell each other their own addresses by."""
+        if not self.address:
+            return FileStore(str(self.folder / "meeting"), size)
+        return TCPStore(self.address, self.port, is_master=False, timeout=_MEETING)
+
+    def interface(self) -> str:
+        """Return the network interface by which this process reaches the first one; empty where that is not told."""
+        return _interface_to(self.address) if self.address else "lo"
+
+
+def open_meeting(folder: Path, address: str, nodes: int) -> tuple[Meeting, object]:
+    """Return a new meeting at an address of this node, and what holds its port as long as it is kept."""
+    if nodes == 1:
+        return Meeting(folder), None
+    listens = TCPStore(address, 0, is_master=True, timeout=_MEETING, wait_for_workers=False)
+    return Meeting(folder, address, listens.port, nodes), listens
+
+
+def _interface_to(address: str) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # nothing is sent
+        probe.connect((address, 9))
+        mine = probe.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # one without an address
+                told = fcntl.ioctl(probe.fileno(), _ADDRESS_OF_INTERFACE, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(told[20:24]) == mine:
+                    return name
+    return ""
+
+
 @contextmanager
-def joined(folder: Path, rank: int, size: int, kind: str) -> Iterator[World]:
-    """Be one of `size` processes that meet in `folder`, as long as the context lasts."""
+def joined(meeting: Meeting, rank: int, size: int, kind: str) -> Iterator[World]:
+    """Be one of `size` processes that meet, as long as the context lasts."""
     world = World(rank, size, device_of(kind, rank))
     if dist.is_initialized():  # libraries would take it for a run of several processes, and wait for ever
         raise ModelError("this process is one of several that train a run: it cannot train another beside it")
@@ -81,8 +131,8 @@ def joined(folder: Path, rank: int, size: int, kind: str) -> Iterator[World]:
         return
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    with _accelerate_forgotten(), _told_by_environment(world):
-        store = FileStore(str(folder / "meeting"), size)
+    with _accelerate_forgotten(), _told_by_environment(world, meeting):
+        store = meeting.store(size)
         dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=_MEETING)
         try:
             dist.distributed_c10d._set_pg_timeout(_PATIENCE)  # noqa: SLF001
@@ -113,17 +163,19 @@ def _accelerate_forgotten() -> Iterator[None]:
 
 
 @contextmanager
-def _told_by_environment(world: World) -> Iterator[None]:
+def _told_by_environment(world: World, meeting: Meeting) -> Iterator[None]:
     """Say in the environment what libraries look for there at any time, and take it back."""
+    here = world.size // meeting.nodes
+    interface = meeting.interface()
     told = {
         "RANK": world.rank,
-        "LOCAL_RANK": world.rank,
+        "LOCAL_RANK": world.rank % here,
         "WORLD_SIZE": world.size,
-        "LOCAL_WORLD_SIZE": world.size,
-        "LOCAL_SIZE": world.size,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": 0,
-        "GLOO_SOCKET_IFNAME": "lo",
+        "LOCAL_WORLD_SIZE": here,
+        "LOCAL_SIZE": here,
+        "MASTER_ADDR": meeting.address or "127.0.0.1",
+        "MASTER_PORT": meeting.port,
+        **({"GLOO_SOCKET_IFNAME": interface} if interface else {}),
         "DS_ACCELERATOR": world.device.type,
         "OMP_NUM_THREADS": torch.get_num_threads(),  # where it is not said, accelerate sets another number of threads
     }
