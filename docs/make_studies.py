@@ -9,6 +9,8 @@ Only the statistics and figures that a page shows are listed here; what is train
 """
 
 import argparse
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "jobs" / "studies"
 MAPPINGS = ROOT / "docs" / "examples"
 PICTURES = ROOT / "docs" / "images" / "studies"
+PARENTS = re.compile(r"^ +study: (\S+\.yaml)$", re.MULTILINE)  # of a fork
 SECOND_FIRST = 10_000  # the first seed of every second block; no shipped study's own block goes so far
 EXPOSURES = (0, 1, 2, 5, 10, 50, 100)  # of planted.yaml
 Words = tuple[str, ...]
@@ -154,6 +157,11 @@ SHOWN = (
         },
     ),
     Shown("polca", (("hidden", "--against", "carry"),), {"hidden": ("hidden", "--against", "carry")}, alone=True),
+    Shown(
+        "reinitialised",
+        (("success",), ("success-over-scale",), ("modes",), ("distances",), ("scaling-law",)),
+        {"law": ("law",), "scores": ("scores",), "loss": ("scores", "--metric", "heldout.loss")},
+    ),
     Shown("latent-states", (("states",), ("success",), ("onset",)), {"map": ("map",)}),
     Shown("basins", (("lines",),), {"lines": ("lines",)}, alone=True),
     Shown("basins-inits", (("lines",),), {"lines": ("lines",)}, alone=True),
@@ -271,6 +279,8 @@ def second_block(name: str, folder: Path) -> tuple[Path, str]:
             raise ValueError(f"{name}.yaml has {old!r} {text.count(old)} times, not once")
         text = text.replace(old, new)
     folder.mkdir(parents=True, exist_ok=True)
+    for parents in PARENTS.findall(text):  # the same ones: the children's seeds are others
+        shutil.copy(STUDIES / parents, folder / parents)
     file = folder / f"{other}.yaml"
     file.write_text(text, encoding="utf-8")
     return file, other
