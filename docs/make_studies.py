@@ -160,7 +160,7 @@ SHOWN = (
     Shown(
         "reinitialised",
         (("success",), ("success-over-scale",), ("modes",), ("distances",), ("scaling-law",)),
-        {"law": ("law",), "scores": ("scores",), "loss": ("scores", "--metric", "heldout.loss")},
+        {"scores": ("scores",), "loss": ("scores", "--metric", "heldout.loss")},
     ),
     Shown("latent-states", (("states",), ("success",), ("onset",)), {"map": ("map",)}),
     Shown("basins", (("lines",),), {"lines": ("lines",)}, alone=True),
