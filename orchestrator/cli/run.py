@@ -33,6 +33,7 @@ from orchestrator.progress import Watch
 from orchestrator.rounds import as_decided, train_rounds
 from orchestrator.scheduler import drive_under
 from orchestrator.state import State
+from orchestrator.store_state import read_standings
 from orchestrator.summary import StudySummary
 from orchestrator.tenure import tenure
 from orchestrator.text import duration
@@ -144,19 +145,27 @@ def train(
 
 
 def _train_parents(study: Study, store: Store, place: Callable[[], Cluster], *, strict: bool, quiet: bool) -> None:
-    """Train the studies that this one begins from, the oldest first, as far as the store has nothing of their runs."""
+    """Train the studies that this one begins from, the oldest first, as far as the store has nothing of their runs.
+
+    What looks back at whole runs waits for their ends: each step without a checkpoint would be trained anew from 0.
+    """
     rule = study.settings.fork
-    if rule is None or not parents_missing(store, study):
+    if rule is None or not (parents_missing(store, study) or _looks_at_unfinished(study, store)):
         return
     file = study.folder / rule.study
     above = read_study(file)
     _train_parents(above, store, place, strict=strict, quiet=quiet)
-    say(f"{study.name} begins where runs of {above.name} were, which are not in the store: those first")
+    say(f"{study.name} begins where runs of {above.name} were, which the store has not whole: those first")
     library, manner = Library(store), Manner(stops(store, above.name), strict=strict)
     register(store, as_decided(above, store, str(file)), str(file))
     with showing(Watch(library, above.name, time.monotonic), quiet=quiet) as show:
         _drive(above, str(file), library, place, show, manner)
     library.collect(above.name)
+
+
+def _looks_at_unfinished(study: Study, store: Store) -> bool:
+    looked_at = {run.origin.run_id for run in study.runs if run.origin and run.point.condition.polca}
+    return any(not standing.is_done for standing in read_standings(store, sorted(looked_at)).values())
 
 
 def _drive(

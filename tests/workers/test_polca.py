@@ -21,6 +21,7 @@ from jobs.tasks.task import IGNORE, Batch
 from orchestrator.library import Library
 from orchestrator.verify import verify
 from tests.bitwise.drives import Killed, final, killed_at, one_command
+from tests.cli import invoke
 from workers.landscape import Landscape, steepest
 from workers.models import plain
 from workers.polca import Directions, Past, _of_curves, taken_apart
@@ -249,6 +250,18 @@ def test_rows_are_the_same_in_any_pack_and_after_a_kill(tmp_path: Path) -> None:
         one_command(stores[2], LOOK.replace("width: 3", "width: 3, retries: 0"))
     ends.append(final(one_command(stores[2], LOOK)))
     assert ends[0] == ends[1] == ends[2]
+
+
+def test_parents_that_were_begun_are_trained_to_their_end_before_they_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "parents.yaml").write_text(PARENTS)
+    (tmp_path / "look.yaml").write_text(LOOK)
+    with killed_at(3), suppress(Killed):
+        one_command(tmp_path / "store", PARENTS.replace("width: 3", "width: 3, retries: 0"))
+    place = ("--store", str(tmp_path / "store"), "--cluster", "inline", "--cpus", "1")
+    told = " ".join(invoke("run", str(tmp_path / "look.yaml"), *place).split())
+    assert "begins where runs of parents were, which the store has not whole" in told
+    tables = Library(open_store(tmp_path / "store")).tables("parents")
+    assert set(tables["runs"]["status"].to_pylist()) == {"finished"}
 
 
 @pytest.mark.parametrize(
