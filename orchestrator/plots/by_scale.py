@@ -81,7 +81,7 @@ def probability_over_scale(
     if held_out:
         x, value, low, high = np.array(held_out).T
         axes.errorbar(
-            x * 1.07,
+            x * (1 + _beside(scales, 0.07)),
             value,
             yerr=[value - low, high - value],
             fmt="D",
@@ -100,15 +100,21 @@ def probability_over_scale(
     return axes
 
 
+def _beside(scales: Floats, most: float) -> float:
+    """Return a distance beside a scale, as a share of it: half of the way to its nearest neighbour at most."""
+    return min(most, 0.5 * (float((scales[1:] / scales[:-1]).min()) - 1)) if len(scales) > 1 else most
+
+
 def law_beside_mean(axes: Axes, law: DistributionLaw, outcomes: Outcomes, metric: str, scale: str) -> Axes:
     """Draw every run, the mixture's components and mean, its 10–90 % range, and the naive law; returns the axes.
 
     The naive law is drawn as far as it goes: where it leaves the range of any score, so does the axis.
     """
     outer = law.quantiles(np.array([0.1, 0.9]))
+    wide = _beside(outcomes.scale, 0.06)
     axes.fill_between(law.at, outer[:, 0], outer[:, 1], color=BLUE, alpha=0.1, linewidth=0, label="mixture, 10–90 %")
     for place, scores in zip(outcomes.scale, outcomes.scores, strict=True):
-        x = place * (1 + 0.06 * (jitter(len(scores)) - 0.5))
+        x = place * (1 + wide * (jitter(len(scores)) - 0.5))
         axes.plot(x, scores, "o", color=GREY, markersize=2.2, alpha=0.5, markeredgewidth=0, zorder=1)
     for curve, colour, style, label in (
         (law.successes, GREEN, ":", "mean of successes"),

@@ -38,7 +38,7 @@ _MOST_TOGETHER = 4  # curves with bands in one panel
 _MOST_TRAITS = 3
 _PER_ROW = 4
 _PLACES = 101  # on the axis of scale
-_PAST = 2.0  # how far laws are drawn past the largest scale
+_PAST = 2.0  # at most so far are laws drawn past the largest scale, as a factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def probability(question: Question) -> Figure:
         drawn = at, *expit(eta_interval(whole, np.log10(at)))
         says = "curve: Firth's logistic, profile likelihood"
     if (n > 0).sum() > FEWEST:
-        prediction = predict(scales, k, n, float(scales[-1] * _PAST), cohort)
+        prediction = predict(scales, k, n, float(scales[-1] * _past(scales)), cohort)
         held_out = [(one.scale, one.probability, one.low, one.high) for one in prediction.record]
         says += f"; {prediction.says}"
     figure = new_figure()
@@ -354,4 +354,9 @@ def _say(figure: Figure, question: Question, conditions: object, text: str) -> N
 
 
 def _along(scales: Floats) -> Floats:
-    return np.geomspace(scales[0], scales[-1] * _PAST, _PLACES)
+    return np.geomspace(scales[0], scales[-1] * _past(scales), _PLACES)
+
+
+def _past(scales: Floats) -> float:
+    """Return how far past the largest scale is shown, as a factor: never farther than the scales themselves reach."""
+    return min(_PAST, float(scales[-1] / scales[0]))

@@ -21,7 +21,8 @@ from jobs.records import METRICS, Status
 from jobs.seeds import Seeds
 from orchestrator import plots
 from orchestrator.cli import app
-from orchestrator.plots.kinds import KINDS
+from orchestrator.plots.by_scale import _beside
+from orchestrator.plots.kinds import KINDS, _along
 from orchestrator.plots.style import SERIES, house_style, new_figure, scale_axis, write
 from orchestrator.questions.asked import Options, Question
 from tests.orchestrator.conftest import STUDY
@@ -263,3 +264,16 @@ def test_the_verb_draws_lists_and_answers(tmp_path: Path, monkeypatch: pytest.Mo
         assert isinstance(error, QueryError)
         assert told in str(error)
         assert "the distributional scaling law" in str(error)
+
+
+def test_what_stands_beside_a_scale_stays_on_its_side_however_near_the_next_one_is() -> None:
+    assert _beside(np.array([8.0, 16.0, 64.0]), 0.07) == 0.07
+    near = np.array([1525.0, 1550.0, 1575.0, 1650.0])
+    assert 1550 * (1 + _beside(near, 0.07)) < 1575
+    assert 1575 * (1 - _beside(near, 0.07)) > 1550
+    assert _beside(np.array([8.0]), 0.06) == 0.06
+
+
+def test_laws_are_drawn_no_farther_past_the_scales_than_these_reach() -> None:
+    assert _along(np.array([8.0, 64.0]))[-1] == pytest.approx(128.0)
+    assert _along(np.array([1500.0, 1650.0]))[-1] == pytest.approx(1815.0)
