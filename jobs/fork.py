@@ -66,9 +66,11 @@ class ForkRule(Spec):
     train: bool = True
     line: LineRule | None = None
 
-    def faults(self) -> Iterator[tuple[str, str]]:
-        """Yield (key, what is wrong) for what does not fit together."""
-        if "init" in self.redraw and not self.reinitialise:
+    def faults(self, *, adapts: bool = False) -> Iterator[tuple[str, str]]:
+        """Yield (key, what is wrong) for what does not fit together; `adapts`: the children train adapters."""
+        if adapts and self.moments == "kept":
+            yield "moments", "are those of the parent's weights, and adapters have none yet: write `moments: zero`"
+        if "init" in self.redraw and not (self.reinitialise or adapts):
             yield (
                 "redraw",
                 "a new init seed changes nothing where no parameter is drawn anew: name some in reinitialise",

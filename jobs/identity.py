@@ -21,6 +21,8 @@ _ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("model", "attention"), "causal"),
     (("optimizer", "sharpness_radius"), 0.0),
     (("optimizer", "trust_region_noise"), 0.0),
+    (("training", "low_rank"), None),
+    (("training", "fast_forward"), None),
     (("measure",), []),
     (("polca",), None),
 )

@@ -26,6 +26,7 @@ def language_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, st
     is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
     if is_noisy and not isinstance(condition.model, GptSpec):
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
+    yield from _finetuning_faults(condition)
     if condition.polca and not isinstance(condition.engine, PackedSpec):
         yield ("polca",), "looks at seed-batched models, of which there is a plain form with all derivatives"
     if harness_in(condition.measure) and (
@@ -44,3 +45,11 @@ def language_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, st
         yield ("measure",), f"a model of family: {condition.model.family} has no attention to look at"
     if pulled and not (isinstance(condition.model, GptSpec) and isinstance(condition.engine, PackedSpec)):
         yield ("training", "tree_attention"), "is a loss of seed-batched models of family: gpt (engine packed)"
+
+
+def _finetuning_faults(condition: Condition) -> Iterator[tuple[Keys, str]]:
+    training, is_packed = condition.training, isinstance(condition.engine, PackedSpec)
+    if training.low_rank and not (isinstance(condition.model, GptSpec) and is_packed):
+        yield ("training", "low_rank"), "is of seed-batched models of family: gpt (engine packed)"
+    if training.fast_forward and not is_packed:
+        yield ("training", "fast_forward"), "is of seed-batched models (engine packed)"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, RootModel, Tag, model_validator
 
+from jobs.finetuning import FastForward, LowRank
 from jobs.measures import Measure
 from jobs.model_sizes import SIZES
 from jobs.polca import PolcaSpec
@@ -298,6 +299,8 @@ class TrainingSpec(Spec):
     masking         share of the tokens that are hidden and asked for: masked language modelling
     tree_attention  of the sum, over layers, heads and words of a batch, of the attention between a word and the one on
                     which it depends, both ways (Chen et al. 2024): above 0 suppresses it, below 0 promotes it
+    low_rank        of a fork: adapters are trained, and nothing else (`finetuning.py`)
+    fast_forward    updates are made again while a small set gets better
     """
 
     steps: Annotated[int, Field(ge=0)]
@@ -305,6 +308,8 @@ class TrainingSpec(Spec):
     z_loss: NonNegativeScalar = 0.0
     masking: FractionScalar = 0.0
     tree_attention: FiniteScalar = 0.0
+    low_rank: LowRank | None = None
+    fast_forward: FastForward | None = None
 
 
 class Condition(Spec):

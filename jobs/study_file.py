@@ -104,6 +104,8 @@ class _Reader:
             self._check_measures(settings, [point.condition.engine for point in points])
         if settings is not None and settings.execution.nodes > 1:
             self._check_nodes(settings.execution.nodes, points)
+        if settings and settings.fork is None and any(point.condition.training.low_rank for point in points):
+            self._add(("training", "low_rank"), "adapts what was trained before: give a fork")
         if any(point.condition.polca for point in points) and not _looks_back(settings):
             self._add(("polca",), "looks at runs that have ended: give a fork with `train: false`, without a line")
         if self.faults or settings is None:
@@ -191,7 +193,8 @@ class _Reader:
 
     def _forked(self, rule: ForkRule, drawn: int, points: list[GridPoint]) -> list[GridPoint]:
         """Return one condition per point, condition of the parents and step at which children begin."""
-        for key, message in rule.faults():
+        adapts = any(point.condition.training.low_rank for point in points)
+        for key, message in rule.faults(adapts=adapts and rule.train):
             self._add(("fork", key), message)
         if not rule.redraw and drawn > 1:
             self._add(("seeds",), f"nothing is redrawn, so {drawn} seeds would make {drawn} clones of every child")

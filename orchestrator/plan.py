@@ -18,7 +18,7 @@ from orchestrator.stop_rules import StopPlan, stop_plan
 from orchestrator.store_state import Standing, read_standings
 
 _FLOAT_BYTES = 4
-_STATES = 3  # weights and both moments of AdamW
+_MOMENTS = 2  # of AdamW, for each parameter that is trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
     if isinstance(condition.engine, CommandSpec):  # nothing is known of a script but how many steps it makes
         return ConditionPlan(point.label, point.id, runs, runs - len(todo), packs, 0, 0, 0, 0, 0)
     task = tasks.build(condition.task.name, condition.task.parameters, study.folder, study.where)
-    parameters = _parameters(point, task)
+    parameters, trained, sloped = _parameters(point, task)
     per_step = condition.training.batch_size * task.length
     tokens = per_step * sum(run.steps_left for run in todo)
     # The first state of a fork is its parent's, unless something in it was changed.
@@ -119,16 +119,24 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
         packs=packs,
         parameters=parameters,
         tokens=tokens,
-        flops=model_flops(condition, parameters, task.length, tokens),
+        # Forward 2 for a parameter and token, back through it 2, for its own gradient 2: frozen ones have none.
+        flops=model_flops(condition, parameters, task.length, tokens) * (2 * parameters + sloped) // (3 * parameters),
         checkpoints=checkpoints,
-        checkpoint_bytes=checkpoints * parameters * _STATES * _FLOAT_BYTES,
+        checkpoint_bytes=checkpoints * (parameters + _MOMENTS * trained) * _FLOAT_BYTES,
         cost=cost(condition, parameters, len(task.vocabulary), task.length, tokens),
         polca_rows=condition.polca.rows_at_most(point.first_step, len(task.token_groups)) if condition.polca else 0,
     )
 
 
-def _parameters(point: GridPoint, task: tasks.Task) -> int:
-    from workers.models.whole import drawn_of  # imports torch, which takes seconds
+def _parameters(point: GridPoint, task: tasks.Task) -> tuple[int, int, int]:
+    """Return how many parameters there are, how many are trained, and of how many a gradient is computed."""
+    from workers.low_rank import adapted, is_adapter  # imports torch, which takes seconds
+    from workers.models.whole import drawn_of
 
-    family = drawn_of(point.condition, len(task.vocabulary), task.length, task.first_answer)
-    return sum(parameter.size for parameter in family.parameters)
+    rule = point.condition.training.low_rank
+    drawn = drawn_of(point.condition, len(task.vocabulary), task.length, task.first_answer).parameters
+    every = sum(parameter.size for parameter in drawn)
+    if rule is None:
+        return every, every, every
+    trained = sum(parameter.size for parameter in drawn if is_adapter(parameter.name))
+    return every, trained, trained + sum(matrix.size for matrix in adapted(rule, drawn))

@@ -137,7 +137,8 @@ def _seeds_of(run: Run) -> dict[str, str]:
         start = f"{run.origin.run_id}@{run.origin.step}"
         if run.origin.toward:
             start += f"+{run.origin.toward.fraction:g}*{run.origin.toward.run_id}"
-        seeds["init"] = f"{start}+{seeds['init']}" if run.origin.redrawn else start
+        is_drawn = run.origin.redrawn or run.point.condition.training.low_rank
+        seeds["init"] = f"{start}+{seeds['init']}" if is_drawn else start
     return seeds
 
 

@@ -22,6 +22,8 @@ from workers.attention_trees import Look, spans, tree_measures
 from workers.batches import check_batch
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
+from workers.engines.packed import PackedEngine
+from workers.fast_forward import Forward
 from workers.harness import Harness
 from workers.interdependence import interdependence_measures
 from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
@@ -120,6 +122,8 @@ class Probes:
                 self._add(member, step, "train.loss", float(tally.loss[member.slot]) / count)
                 self._add(member, step, "train.grad_norm", float(tally.grad_norm[member.slot]) / count)
         tally.clear()
+        if isinstance(engine, PackedEngine) and engine.forward:
+            self._count_repeated(step, engine.forward)
         for name in self._names(step):
             self._measure_set(name, step, engine)
         if "weights" in self.measured:
@@ -128,6 +132,13 @@ class Probes:
             self._take_apart(step, self.polca)
         if self.harness:
             self._ask(self.harness, step, engine)
+
+    def _count_repeated(self, step: int, forward: Forward) -> None:
+        for member in self.crew.alive:
+            tried = float(forward.tried[member.slot])
+            self._add(member, step, "fast_forward.repeated", float(forward.repeated[member.slot]))
+            self._add(member, step, "fast_forward.tried", tried)
+            self._add(member, step, "fast_forward.flops", tried * forward.flops)
 
     def _take_apart(self, step: int, spec: PolcaSpec) -> None:
         for member in self.crew.alive:

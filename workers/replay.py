@@ -28,7 +28,9 @@ from workers.checkpoint import Kind, Link, Saved, State, checkpoints_of, join, r
 from workers.crew import Crew, Member
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
+from workers.fast_forward import KIND
 from workers.harness import harness_of
+from workers.low_rank import is_adapter, merged
 from workers.models.whole import module_with, whole_of
 from workers.parts import Cut, whole_digest
 from workers.polca import Past
@@ -70,7 +72,15 @@ class Replayed:
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the parameters by name, without the run axis."""
-        return {name.removeprefix(MODEL): self.state[name][0] for name in self.state if name.startswith(MODEL)}
+        named = {name.removeprefix(MODEL): self.state[name] for name in self.state if name.startswith(MODEL)}
+        return {name: t[0] for name, t in merged(self.run.condition.training.low_rank, named).items()}
+
+    @property
+    def begun_from(self) -> Mapping[str, torch.Tensor]:
+        """Return the state [1, …] as a fork takes it: where adapters were trained, they are in their matrices."""
+        if self.run.condition.training.low_rank is None:
+            return self.state
+        return {f"{MODEL}{name}": tensor[None] for name, tensor in self.weights.items()}
 
 
 @dataclass(slots=True)
@@ -217,16 +227,20 @@ def first_state(
     parents = [replays.at(run_id, origin.step) for run_id in origin.parents]
     with closing(engine_of(_on_one_process(condition), task, [streams])) as engine:
         fresh = engine.state()
-    states = [{name: tensor for name, tensor in parent.state.items() if name in fresh} for parent in parents]
+    begins = (KIND, *MOMENTS) if origin.moments == "zero" else (KIND,)
+    own = [name for name in fresh if is_adapter(name) or name.startswith(begins)]  # as they are: of no parent
+    asked = fresh.keys() - set(own)
+    begun = [{name: tensor for name, tensor in one.begun_from.items() if name in asked} for one in parents]
+    states = [found | {name: fresh[name].clone() for name in own} for found in begun]
     for parent, found in zip(parents, states, strict=True):
         if {n: t.shape for n, t in found.items()} != {n: t.shape for n, t in fresh.items()}:
             raise NotFound(f"{parent.run.run_id}@{origin.step}", "has not the parameters that its fork needs")
     state = states[0]
     if origin.toward:
         for name in state:
-            if name.startswith(MODEL):
+            if name.startswith(MODEL) and name not in own:
                 state[name] = between(state[name], states[1][name], origin.toward.fraction)
-    for name in state:
+    for name in state.keys() & asked:
         kind = next(kind for kind in (MODEL, *MOMENTS, BUFFER) if name.startswith(kind))
         redrawn = is_redrawn(name.removeprefix(kind), origin)
         if redrawn or (kind in MOMENTS and origin.moments == "zero"):

@@ -20,6 +20,7 @@ from jobs.seeds import Streams
 from jobs.spec import Condition
 from jobs.tasks.task import Batch, Task
 from workers.batches import drawn_batch
+from workers.low_rank import is_adapter
 from workers.models.family import Drawn
 from workers.models.whole import drawn_of
 from workers.replay import is_redrawn
@@ -84,9 +85,10 @@ def _scopes(condition: Condition, family: Drawn, first_step: int) -> dict[str, s
 
 def _initial(family: Drawn, run: PackRun, streams: Streams) -> str:
     origin = run.origin
-    drawn = {p.name: p.draw(streams) for p in family.parameters if origin is None or is_redrawn(p.name, origin)}
     if origin is None:
-        return weights_digest(drawn)
+        return weights_digest({p.name: p.draw(streams) for p in family.parameters})
+    anew = (p for p in family.parameters if is_adapter(p.name) or is_redrawn(p.name, origin))
+    drawn = {p.name: p.draw(streams) for p in anew}
     # A fork's weights are its parent's, which are known by the parent's name; what is drawn anew is seen here.
     parent = canonical_json(origin.spec())
     return sha256(parent + weights_digest(drawn).encode())

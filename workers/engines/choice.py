@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from importlib.metadata import distributions
 
+import numpy as np
+
+from jobs.errors import TaskError
 from jobs.measures import harness_in
 from jobs.seeds import Streams
 from jobs.spec import CommandSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, SingleSpec
 from jobs.tasks.task import Task
 from workers.determinism import make_deterministic
-from workers.engines import Engine
+from workers.engines import Engine, Integers
 from workers.engines.packed import PackedEngine
 from workers.host import ALONE, Nodes
 
@@ -30,7 +33,26 @@ def engine_of(
         from workers.engines.replica import Shape
 
         return ModuleEngine(condition, Shape(*sizes, task.first_answer), streams, device, nodes)
-    return PackedEngine(condition, *sizes, streams, device, task.first_answer)
+    validation = validation_of(condition, task, streams)
+    return PackedEngine(condition, *sizes, streams, device, task.first_answer, validation)
+
+
+def validation_of(condition: Condition, task: Task, streams: Sequence[Streams]) -> tuple[Integers, Integers] | None:
+    """Return the items that decide how far updates go on, inputs and targets [run, items, length]; None for none.
+
+    Raises TaskError where a task has no such set.
+    """
+    rule = condition.training.fast_forward
+    if rule is None:
+        return None
+    found = []
+    for stream in streams:
+        sets = task.held_out(stream)
+        if rule.set not in sets:
+            told = f"fast_forward: there is no held-out set {rule.set!r}; there are {', '.join(sorted(sets))}"
+            raise TaskError(condition.task.name, "", -1, told)
+        found.append(sets[rule.set])
+    return np.stack([s.inputs[: rule.items] for s in found]), np.stack([s.targets[: rule.items] for s in found])
 
 
 def switch(condition: Condition, threads: int, runs: int) -> None:

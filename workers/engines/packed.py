@@ -18,7 +18,9 @@ from jobs.spec import Condition, Given, HuggingFaceSpec
 from jobs.tasks.task import IGNORE
 from workers.attention_trees import tree_slope
 from workers.engines import MODEL, SHOWN, Integers
-from workers.models.family import Seen
+from workers.fast_forward import Forward
+from workers.low_rank import adapters, merged
+from workers.models.family import Parameter, Seen
 from workers.models.whole import family_of
 from workers.optimizer import CHUNK, AdamW
 from workers.parts import Cut
@@ -38,7 +40,9 @@ class PackedEngine:
         streams: Sequence[Streams],
         device: str = "cpu",
         first_answer: int = 0,
+        validation: tuple[Integers, Integers] | None = None,
     ) -> None:
+        """Have the initial weights; `validation` inputs and targets [run, items, length] decide how far updates go."""
         if isinstance(condition.model, HuggingFaceSpec | Given) or isinstance(condition.optimizer, Given):
             raise TypeError(f"{type(condition.model).__name__} has no seed-batched form")
         self.family = family_of(condition.model, vocabulary_size, length, first_answer)
@@ -50,7 +54,13 @@ class PackedEngine:
         self.losses, self.grad_norms = np.zeros(runs), np.zeros(runs)
         self.diverged_at = np.full(runs, -1, np.int64)
         self.cuts: Sequence[Cut] = ()
-        parameters = sorted(self.family.parameters, key=lambda p: not p.decays)
+        rule, forward = condition.training.low_rank, condition.training.fast_forward
+        self.low_rank, self.validation = rule, validation
+        flops = 2 * sum(p.size for p in self.family.parameters) * (validation[0][0].size if validation else 0)
+        self.forward = Forward(forward, runs, self.device, flops) if forward and validation else None
+        trained = adapters(rule, self.family.parameters) if rule else self.family.parameters
+        self._frozen = {p.name: self._drawn(p) for p in self.family.parameters} if rule else {}
+        parameters = sorted(trained, key=lambda p: not p.decays)
         self._places, end = {}, 0
         for parameter in parameters:
             self._places[parameter.name] = (end, end + parameter.size, parameter.shape)
@@ -60,8 +70,7 @@ class PackedEngine:
         self.optimizer = AdamW(condition.optimizer, condition.training.steps, weights, decayed)
         self.values = self._views(weights)
         for parameter in parameters:
-            drawn = np.stack([parameter.draw(stream) for stream in self.streams])
-            self.values[parameter.name].copy_(torch.from_numpy(drawn))
+            self.values[parameter.name].copy_(self._drawn(parameter))
         for value in self.values.values():
             value.requires_grad_()
         self._gradients = list(self._views(self.optimizer.gradients).values())
@@ -69,6 +78,13 @@ class PackedEngine:
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         return {name: flat[:, a:b].view(-1, *shape) for name, (a, b, shape) in self._places.items()}
+
+    def _drawn(self, parameter: Parameter) -> Tensor:
+        return torch.from_numpy(np.stack([parameter.draw(stream) for stream in self.streams])).to(self.device)
+
+    def _whole(self) -> Mapping[str, Tensor]:
+        """Return what the model computes with, by name [run, …]."""
+        return merged(self.low_rank, {**self._frozen, **self.values}) if self.low_rank else self.values
 
     def train_step(self, step: int, inputs: Integers, targets: Integers, heads: Integers | None = None) -> None:
         """Make update number `step` with inputs and targets [run, batch, length]."""
@@ -84,7 +100,20 @@ class PackedEngine:
         self.losses, self.grad_norms = losses.double().cpu().numpy(), norms.double().cpu().numpy()
         self._note_divergence(step)
         optimizer.clip(norms, step)
+        before = optimizer.weights.clone() if self.forward and self.forward.is_due(step) else None
         self._update(step)
+        if self.forward and before is not None:
+            alive = torch.from_numpy(self.diverged_at < 0).to(self.device)
+            self.forward.go_on(optimizer.weights, before, alive, self._validated)
+
+    @torch.no_grad()
+    def _validated(self) -> Tensor:
+        """Return each run's loss on the small set that decides how far updates go on [run]."""
+        if self.validation is None:
+            raise ValueError("there is no set on which to validate")
+        inputs, targets = map(self._tensor, self.validation)
+        log_p = F.log_softmax(self.family.logits(self._whole(), inputs, _keep), dim=-1)
+        return _mean_losses(log_p, targets[:, :, self.family.first_answer :])[0]
 
     @torch.no_grad()
     def _trust(self, step: int, tokens: Tensor, asked: Tensor, without: Tensor) -> Tensor:
@@ -94,14 +123,14 @@ class PackedEngine:
             return without
         noise = Noise(spread, self.streams, step, drop(step))
         plain, noisy = (
-            F.log_softmax(self.family.logits(self.values, tokens, masks), dim=-1) for masks in (drop(step), noise)
+            F.log_softmax(self.family.logits(self._whole(), tokens, masks), dim=-1) for masks in (drop(step), noise)
         )
         return divergence(noisy, plain, _mean_losses(plain, asked)[1])
 
     def _learn(self, step: int, tokens: Tensor, asked: Tensor, heads: Integers | None) -> Tensor:
         """Put the gradient at the weights as they stand in its place; returns each run's loss [run]."""
         seen = Seen(maps=[]) if heads is not None and at(self.tree_attention, step) else None
-        logits = self.family.logits(self.values, tokens, self._drop_at(step), seen)
+        logits = self.family.logits(self._whole(), tokens, self._drop_at(step), seen)
         with torch.no_grad():
             log_p = F.log_softmax(logits, dim=-1)
             losses, weight = _mean_losses(log_p, asked)
@@ -148,7 +177,7 @@ class PackedEngine:
         first = self.family.first_answer
         for start in range(0, inputs.shape[1], _EVALUATED_AT_ONCE):
             some = slice(start, start + _EVALUATED_AT_ONCE)
-            log_p = F.log_softmax(self.family.logits(self.values, self._tensor(inputs[:, some]), _keep), dim=-1)
+            log_p = F.log_softmax(self.family.logits(self._whole(), self._tensor(inputs[:, some]), _keep), dim=-1)
             asked = self._tensor(targets[:, some, first:])
             nll = -log_p.gather(-1, asked.clamp(min=0)[..., None])[..., 0]
             predicted[:, some, first:] = log_p.argmax(-1).cpu().numpy()
@@ -159,14 +188,14 @@ class PackedEngine:
     def hidden(self, inputs: Integers) -> list[Tensor]:
         """Return what each layer makes of the first items of inputs [run, items, length]: [run, row, width]."""
         seen = Seen()
-        self.family.logits(self.values, self._tensor(inputs[:, :SHOWN]), _keep, seen)
+        self.family.logits(self._whole(), self._tensor(inputs[:, :SHOWN]), _keep, seen)
         return seen.layers
 
     @torch.no_grad()
     def attention(self, inputs: Integers) -> list[Tensor]:
         """Return each layer's weights of attention, [run, item, head, from, to], for inputs [run, item, length]."""
         seen = Seen(maps=[])
-        self.family.logits(self.values, self._tensor(inputs), _keep, seen)
+        self.family.logits(self._whole(), self._tensor(inputs), _keep, seen)
         return [found.view(*inputs.shape[:2], *found.shape[1:]) for found in seen.maps or ()]
 
     def state(self) -> dict[str, Tensor]:
@@ -174,16 +203,20 @@ class PackedEngine:
         return dict(self._state)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the parameters, each [run, …]; not copies."""
+        """Return the parameters, each [run, …], adapters in their matrices; without adapters no copies."""
+        if self.low_rank:
+            return {f"{MODEL}{name}": value.detach() for name, value in self._whole().items()}
         return {name: tensor for name, tensor in self._state.items() if name.startswith(MODEL)}
 
     def _everything(self) -> dict[str, Tensor]:
         # Once: 48 views take longer to make than the weights of a small pack to copy, and the loop would stand still.
         optimizer = self.optimizer
         kinds = {"model": optimizer.weights, "adamw.first": optimizer.first, "adamw.second": optimizer.second}
-        return {
+        found = {
             f"{kind}.{name}": view.detach() for kind, flat in kinds.items() for name, view in self._views(flat).items()
         }
+        found |= {f"{MODEL}{name}": tensor for name, tensor in self._frozen.items()}
+        return found | dict(self.forward.state() if self.forward else {})
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:

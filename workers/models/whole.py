@@ -15,6 +15,7 @@ from jobs.errors import ModelError
 from jobs.identity import canonical_json
 from jobs.seeds import Streams
 from jobs.spec import Condition, Given, GptSpec, HuggingFaceSpec, LstmSpec, MlpSpec, Packable
+from workers.low_rank import adapters
 from workers.models import plain
 from workers.models.family import Drawn, Family, Masks, Parameter
 from workers.models.gpt import Gpt
@@ -51,7 +52,8 @@ def drawn_of(condition: Condition, vocabulary_size: int, length: int, first_answ
     spec = _known(condition)
     if isinstance(spec, HuggingFaceSpec):
         return _listed(canonical_json(spec.model_dump(mode="json")), vocabulary_size, length, first_answer)
-    return family_of(spec, vocabulary_size, length, first_answer)
+    family, rule = family_of(spec, vocabulary_size, length, first_answer), condition.training.low_rank
+    return _Listed([*family.parameters, *adapters(rule, family.parameters)], first_answer) if rule else family
 
 
 # A pure function of its arguments: the proof of seeds, the plan and the engine each ask, and it takes a second.
