@@ -30,12 +30,12 @@ execution: {pack_width: 2, retries: 3}
 """
 
 
-def one_command(folder: Path, text: str = STUDY) -> dict[str, pa.Table]:
+def one_command(folder: Path, text: str = STUDY, cpus: int = 1) -> dict[str, pa.Table]:
     """Do what `seedbed run` does, up to the tables; files of a user's tasks and parents lie beside the store."""
     made = parse_study(text, "study.yaml", folder.parent)
     library = Library(open_store(folder, create=True))
     register(library.store, made, "study.yaml")
-    cluster = InlineCluster(cpus=1)
+    cluster = InlineCluster(cpus=cpus)
     try:
         drive(made, library.store, cluster, calibrate=False)
     finally:

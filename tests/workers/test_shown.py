@@ -78,7 +78,7 @@ def measures(engine: Engine) -> dict[str, float]:
 def assert_alike(one: Engine, other: Engine, *, heads: bool) -> None:
     inputs = items()
     for mine, theirs in zip(one.hidden(inputs), other.hidden(inputs), strict=True):
-        assert float(mine.std()) > 0.1
+        assert float(mine.std()) > 0.05
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-5)
     if heads:
         for mine, theirs in zip(one.attention(inputs[:, :20]), other.attention(inputs[:, :20]), strict=True):
@@ -112,6 +112,8 @@ def test_the_same_weights_show_the_same_in_a_pack_and_as_a_model_of_transformers
         (GPT, 0),
         (GPT | {"attention": "full", "positions": "rotary", "dropout": 0.3}, 0),
         (GPT, 4),
+        ({"family": "lstm", "layers": 2, "width": 12, "dropout": 0.3}, 0),
+        ({"family": "lstm", "layers": 2, "width": 12}, 4),
         ({"family": "mlp", "layers": 2, "width": 12, "activation": "gelu", "dropout": 0.3}, LENGTH - 1),
     ],
 )
@@ -120,7 +122,7 @@ def test_our_own_families_show_the_same_in_a_pack_and_as_plain_modules(
 ) -> None:
     spec = made(model)
     with closing(engine_for(spec, 3, 1, first_answer=first_answer)) as whole:
-        assert_alike(packed_for(spec, first_answer), whole, heads=not first_answer)
+        assert_alike(packed_for(spec, first_answer), whole, heads=model["family"] == "gpt" and not first_answer)
 
 
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
