@@ -6,6 +6,7 @@ code, no git, no figures of the machine. Offline runs stay in the folder for `wa
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,16 @@ from jobs.errors import MirrorError
 from orchestrator.mirrors import MirroredRun
 
 _INIT_S = 30.0
+_RESERVED = re.compile(r"(metric\.)*_")
 _ENDED_WELL = ("finished", "running")
+
+
+def name_there(metric: str) -> str:
+    """Return what a metric is called in W&B, which has names that begin with _ for itself: `metric._step` for `_step`.
+
+    It drops or replaces what others send under those. No two metrics have one name there.
+    """
+    return f"metric.{metric}" if _RESERVED.match(metric) else metric
 
 
 class WandbRuns:
@@ -67,7 +77,7 @@ class WandbRuns:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send all metrics of a step."""
         try:
-            self._run.log(dict(values), step=step)
+            self._run.log({name_there(name): value for name, value in values.items()}, step=step)
         except self._wandb.Error as error:
             raise MirrorError(f"wandb: {error}") from None
 
