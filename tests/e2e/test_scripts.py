@@ -29,7 +29,8 @@ from tests.bitwise.drives import final
 from tests.cli import invoke
 from tests.workers.test_scripted import gone, pid_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = pytest.mark.timeout(280)
+slow = pytest.mark.slow  # the others take what `make test-system` can spare: three of them, 20 s
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "own_script.py"
 STUDY = """\
@@ -112,7 +113,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object, int]:
     return study, end_of(folder / "store"), int(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("dies", ["script", "guard", "pack"])
+@pytest.mark.parametrize("dies", ["script", pytest.param("guard", marks=slow), pytest.param("pack", marks=slow)])
 def test_whatever_dies_the_same_command_ends_alike(calm: tuple[Path, object, int], tmp_path: Path, dies: str) -> None:
     """With the pack goes the whole command, which trains in its own process here."""
     study, end, _ = calm
@@ -129,6 +130,7 @@ def test_whatever_dies_the_same_command_ends_alike(calm: tuple[Path, object, int
     assert "Everything fits" in invoke("verify", "mine", "--store", store.url, "--spans", "4")
 
 
+@slow
 @pytest.mark.parametrize("part", [0.35, 0.65, 0.95])
 def test_a_disk_that_tears_what_is_committed(calm: tuple[Path, object, int], tmp_path: Path, part: float) -> None:
     study, end, operations = calm
@@ -139,6 +141,7 @@ def test_a_disk_that_tears_what_is_committed(calm: tuple[Path, object, int], tmp
     assert end_of(tmp_path / "store") == end
 
 
+@slow
 def test_a_study_in_the_store_needs_its_folder_no_more(calm: tuple[Path, object, int], tmp_path: Path) -> None:
     """Submitted to nobody, then resumed from the store alone; and everything that reads a store reads its runs."""
     _, end, _ = calm
@@ -159,6 +162,7 @@ def test_a_study_in_the_store_needs_its_folder_no_more(calm: tuple[Path, object,
     assert "its state is the files of its checkpoints" in str(seedbed("export", "hf", "mine", "--store", store))
 
 
+@slow
 @pytest.mark.ray
 def test_on_a_real_ray_a_lost_pack_is_tried_again(
     calm: tuple[Path, object, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
