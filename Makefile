@@ -33,7 +33,7 @@ english: setup  ## train 16 language models on the English of the installed pack
 	$(BIN)/seedbed run jobs/studies/english.yaml --store english-store
 
 # What takes minutes, because it kills real processes or repeats a study thousands of times.
-SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/e2e tests/sim tests/workers/test_processes.py tests/workers/test_scripted.py tests/workers/test_zero.py tests/test_integrations.py
+SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/e2e tests/sim tests/workers/test_odd_sizes.py tests/workers/test_processes.py tests/workers/test_scripted.py tests/workers/test_zero.py tests/test_integrations.py
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/browser $(addprefix --ignore=,$(SYSTEM))

@@ -168,7 +168,12 @@ def _shard(whole: Whole, world: World) -> None:
     mesh = init_device_mesh(world.device.type, (world.size,))
     for block in blocks_of(whole):
         fully_shard(block, mesh=mesh)
+    whole.register_forward_hook(_no_view)  # before those of FSDP2, which take none
     fully_shard(whole, mesh=mesh)
+
+
+def _no_view(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+    return out.clone() if out._is_view() else out  # noqa: SLF001
 
 
 def blanks_of(values: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:

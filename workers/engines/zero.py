@@ -131,14 +131,27 @@ class ZeroLayout:
         gathered: Any = library("deepspeed", "engine deepspeed").zero.GatheredParameters
         for name, value in self.values.items():
             weights = state[f"model.{name}"].to(self.world.device)
-            utils.safe_set_full_fp32_param(value, weights)
+            if self.spec.stage == 3:
+                utils.safe_set_local_fp32_param(value, self._share(value, weights))
+            else:
+                utils.safe_set_full_fp32_param(value, weights)
             # What the module computes with is another copy, which the next step alone would renew.
             with gathered([value], modifier_rank=0, enabled=self.spec.stage == 3), torch.no_grad():
                 value.copy_(weights)
             for kind, key in (("first", FIRST), ("second", SECOND)):
-                utils.safe_set_full_optimizer_state(value, state[f"adamw.{kind}.{name}"].to(self.world.device), key)
+                moment = state[f"adamw.{kind}.{name}"].to(self.world.device)
+                if self.spec.stage == 3:
+                    utils.safe_set_local_optimizer_state(value, self._share(value, moment), key)
+                else:
+                    utils.safe_set_full_optimizer_state(value, moment, key)
         for name, buffer in self.buffers.items():
             buffer.copy_(state[f"buffer.{name}"])
+
+    def _share(self, value: Any, whole: Tensor) -> Tensor:
+        """Return this process's part of a tensor, filled up: DeepSpeed's own cut fails where parts are not equal."""
+        size = value.ds_tensor.ds_numel
+        mine = whole.flatten()[size * self.world.rank :][:size]
+        return torch.nn.functional.pad(mine, (0, size - len(mine)))
 
     def blanks(self) -> dict[str, Tensor]:
         """Return tensors of the names, shapes and types of the state, in one order, without values."""
