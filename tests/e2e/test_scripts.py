@@ -30,7 +30,7 @@ from tests.cli import invoke
 from tests.workers.test_scripted import gone, pid_in
 
 pytestmark = pytest.mark.timeout(280)
-slow = pytest.mark.slow  # the others take what `make test-system` can spare: three of them, 20 s
+slow = pytest.mark.slow  # the others take what `make test-system` can spare: three of them, 30 s of one core
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "own_script.py"
 STUDY = """\
