@@ -33,13 +33,14 @@ english: setup  ## train 16 language models on the English of the installed pack
 	$(BIN)/seedbed run jobs/studies/english.yaml --store english-store
 
 # What takes minutes, because it kills real processes or repeats a study thousands of times.
-SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/e2e tests/sim tests/workers/test_odd_sizes.py tests/workers/test_processes.py tests/workers/test_scripted.py tests/workers/test_zero.py tests/test_integrations.py
+SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/e2e tests/sim tests/test_integrations.py \
+	$(addprefix tests/workers/test_,harness.py low_rank.py odd_sizes.py polca.py processes.py scripted.py shown.py structural_probe.py zero.py)
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/browser $(addprefix --ignore=,$(SYSTEM))
+	$(BIN)/python -m pytest -n 2 --durations 12 --durations-min 4 -m "not slow" --ignore=tests/browser $(addprefix --ignore=,$(SYSTEM))
 
 test-system: setup  ## kill workers, nodes and stores, damage files, count coverage: the part of it that CI runs
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(SYSTEM)
+	$(BIN)/python -m pytest -n 2 --durations 12 --durations-min 4 -m "not slow" $(SYSTEM)
 
 test-all: setup  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2
