@@ -33,7 +33,7 @@ english: setup  ## train 16 language models on the English of the installed pack
 	$(BIN)/seedbed run jobs/studies/english.yaml --store english-store
 
 # What takes minutes, because it kills real processes or repeats a study thousands of times.
-SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/e2e tests/sim tests/test_integrations.py \
+SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/e2e tests/orchestrator/mirrors tests/sim tests/test_integrations.py \
 	$(addprefix tests/workers/test_,harness.py low_rank.py odd_sizes.py polca.py processes.py scripted.py shown.py structural_probe.py zero.py)
 
 test: setup  ## run the tests
