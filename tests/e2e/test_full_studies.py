@@ -1,5 +1,6 @@
 """The first 20 steps of every full configuration: the work's own model, at a small batch, trains."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,22 @@ from orchestrator.store_state import read_standings
 
 FULL = Path(__file__).parents[2] / "jobs" / "studies" / "full"
 STEPS, BATCH, ITEMS, HALF = 20, 2, 8, 10
-# What belongs together: a fork trains after those that it begins from.
-FORKS = {"basins": ("basins-parents", "basins-children", "basins")}
-NAMES = sorted(path.stem for path in FULL.glob("*.yaml"))
+FILES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FULL.glob("*.yaml"))}
+BEFORE = {name: file["fork"]["study"].removesuffix(".yaml") for name, file in FILES.items() if "fork" in file}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def cut(name: str) -> dict[str, Any]:
     """Return a full configuration with its largest model, 20 steps, one run, and a little of what is measured."""
-    study = yaml.safe_load((FULL / f"{name}.yaml").read_text())
+    study = copy.deepcopy(FILES[name])
     study["training"] |= {"steps": STEPS, "batch_size": BATCH}
     study["probes"] = {"every": STEPS}
     study["checkpoints"] = {"milestones": [HALF]} if "fork" not in study else {}
     study["execution"] = {}
-    study["task"] |= {"test_size": ITEMS}
+    study["task"] |= {"test_size": ITEMS} | ({"trees": ITEMS} if "trees" in study["task"] else {})
+    if "polca" in study:
+        study["polca"] |= {"steps": {"every": HALF}, "basis": {"every": STEPS}, "items": ITEMS}
     if study["task"]["name"] == "planted":
         study["task"] |= {"span": STEPS, "exposures": [0, 1, 2], "strings": 4}
         study["success"]["metric"] = "seen_2.accuracy"
@@ -59,10 +61,15 @@ def largest(study: Study) -> int:
     return max(condition.parameters for condition in plan(study, None, machine).conditions)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("basins-parents", "basins-children")])
+def chain_of(name: str) -> tuple[str, ...]:
+    """Return what belongs together: a fork is trained after those that it begins from."""
+    return (*(chain_of(BEFORE[name]) if name in BEFORE else ()), name)
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - set(BEFORE.values())))
 def test_the_first_20_steps_of_a_full_configuration(name: str, tmp_path: Path) -> None:
     store, cluster = open_store(tmp_path / "store", create=True), InlineCluster(cpus=1)
-    chain = FORKS.get(name, (name,))
+    chain = chain_of(name)
     for each in chain:
         (tmp_path / f"{each}.yaml").write_text(yaml.safe_dump(cut(each), sort_keys=False))
     for each in chain:
