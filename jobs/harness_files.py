@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from jobs.faults import near
 from jobs.identity import sha256
 from jobs.measures import HarnessRule, is_ruled
-from jobs.text.small_file import MOST_BYTES
+from jobs.text.small_file import text_along
 
 _ENDINGS = (".yaml", ".jsonl", ".json", ".py")
 _ITEMS = (".jsonl", ".json")
@@ -154,15 +154,9 @@ def own_tasks(texts: dict[str, str]) -> dict[str, OwnTask]:
 
 def _text(path: Path, below: str) -> str:
     try:
-        data = path.read_bytes()
-        text = data.decode("utf-8")
+        return text_along(path.read_bytes(), below)
     except OSError as error:
         raise ValueError(f"{below} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{below} is not text in UTF-8: {error.reason}") from None
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"{below} has {len(data):,} bytes: a file that goes along has at most {MOST_BYTES:,}")
-    return text
 
 
 def _read(file: str, texts: dict[str, str], depth: int = 0) -> dict[str, Any]:

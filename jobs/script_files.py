@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from jobs.faults import near
 from jobs.identity import sha256
 from jobs.tasks import ROOMS
-from jobs.text.small_file import MOST_BYTES
+from jobs.text.small_file import text_along
 
 PYTHON = ("python", "python3")
 _MUST_BE_THERE = (".py", ".sh")
@@ -70,17 +70,12 @@ def _text(path: str, folder: Path, *, is_python: bool) -> str:
     if PurePosixPath(pure.parts[0]).stem in ROOMS:
         raise ValueError(f"{path} has the name of a part of Seedbed that it would hide: rename it")
     try:
-        data = (folder / path).read_bytes()
-        text = data.decode("utf-8")
+        text = text_along((folder / path).read_bytes(), path)
     except FileNotFoundError:
         there = [file.name for file in sorted((folder / path).parent.glob(f"*{pure.suffix}"))]
         raise ValueError(f"{path} is not beside the study{near(pure.name, there)}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8: {error.reason}") from None
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"{path} has {len(data):,} bytes: a file that goes along has at most {MOST_BYTES:,}")
     if is_python and pure.suffix == ".py":
         try:
             ast.parse(text)

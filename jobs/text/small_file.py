@@ -28,6 +28,17 @@ def find_file(named: str, folder: Path) -> Place:
     return Place(named, f"sha256:{sha256(data)}", str(path.absolute()), text)
 
 
+def text_along(data: bytes, named: str) -> str:
+    """Return the text of a file that goes along with a study; raises ValueError, which says what is wrong with it."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{named} is not text in UTF-8: {error.reason}") from None
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{named} has {len(data):,} bytes: a file that goes along has at most {MOST_BYTES:,}")
+    return text
+
+
 def read_file(address: str, digest: str) -> str:
     """Return the text of the file with this digest; raises Corrupt where another one is there, or none."""
     try:
