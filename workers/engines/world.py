@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -150,16 +150,25 @@ def _forget_accelerate() -> None:
 
 
 @contextmanager
-def _accelerate_forgotten() -> Iterator[None]:
-    """Take back what accelerate keeps and says in the environment: whatever trains here next would heed it."""
-    before = {name: value for name, value in os.environ.items() if name.startswith(_OF_ACCELERATE)}
+def _put_back(concerns: Callable[[str], bool]) -> Iterator[None]:
+    """Put the variables of the environment with such names back as they were."""
+    before = {name: value for name, value in os.environ.items() if concerns(name)}
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.startswith(_OF_ACCELERATE)]:
+        for name in filter(concerns, list(os.environ)):
             del os.environ[name]
         os.environ.update(before)
-        _forget_accelerate()
+
+
+@contextmanager
+def _accelerate_forgotten() -> Iterator[None]:
+    """Take back what accelerate keeps and says in the environment: whatever trains here next would heed it."""
+    with _put_back(lambda name: name.startswith(_OF_ACCELERATE)):
+        try:
+            yield
+        finally:
+            _forget_accelerate()
 
 
 @contextmanager
@@ -179,13 +188,6 @@ def _told_by_environment(world: World, meeting: Meeting) -> Iterator[None]:
         "DS_ACCELERATOR": world.device.type,
         "OMP_NUM_THREADS": torch.get_num_threads(),  # where it is not said, accelerate sets another number of threads
     }
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update({name: str(value) for name, value in told.items()})
-    try:
+    with _put_back(told.__contains__):
+        os.environ.update({name: str(value) for name, value in told.items()})
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
