@@ -32,7 +32,7 @@ from workers.checkpoint import Link, Saved, State, checkpoints_of, join, read_sl
 from workers.checkpoint_files import restore
 from workers.crew import Crew, Member
 from workers.determinism import Environment, fingerprint
-from workers.engines import MODEL, Engine
+from workers.engines import Engine, parameters_of
 from workers.engines.choice import engine_of, packages_of, switch
 from workers.engines.command import Assignment, private_folder, running
 from workers.harness import harness_of
@@ -234,7 +234,7 @@ def _beginnings(
 def _check_proof(request: PackRequest, task: Task, engine: Engine) -> None:
     """Raise SeedError where what is about to train is not what was proven before the launch."""
     told = []
-    weights = {name.removeprefix(MODEL): tensor for name, tensor in engine.weights().items()}
+    weights = parameters_of(engine)
     for slot, (run, seen) in enumerate(
         zip(request.runs, prove(request.condition, task, request.runs).runs, strict=True)
     ):

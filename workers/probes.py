@@ -21,7 +21,7 @@ from jobs.tasks.task import IGNORE, Batch, Mean, Score, Task
 from workers.attention_trees import Look, spans, tree_measures
 from workers.batches import check_batch
 from workers.crew import Crew, Member
-from workers.engines import MODEL, Engine, Layered
+from workers.engines import Engine, Layered, parameters_of
 from workers.engines.packed import PackedEngine
 from workers.fast_forward import Forward
 from workers.harness import Harness
@@ -153,7 +153,7 @@ class Probes:
                 self._add(member, at, metric, value, correct, total)
 
     def _ask(self, harness: Harness, step: int, engine: Engine) -> None:
-        everyone = {name.removeprefix(MODEL): value for name, value in engine.weights().items()}
+        everyone = parameters_of(engine)
         for member in self.crew.alive:
             weights = {name: tensor[member.slot].detach().cpu() for name, tensor in everyone.items()}
             try:
@@ -235,11 +235,11 @@ class Probes:
                 self._add_all(member, step, found)
 
     def _measure_interdependence(self, name: str, step: int, engine: Engine, sets: Sequence[Batch]) -> None:
-        weights = {key.removeprefix(MODEL): it for key, it in engine.weights().items()}
+        everyone = parameters_of(engine)
         for member in self.crew.alive:
             mine = sets[member.slot]
             if mine.trees is not None:
-                own = {key: value[member.slot] for key, value in weights.items()}
+                own = {key: value[member.slot] for key, value in everyone.items()}
                 self._add_all(member, step, interdependence_measures(name, own, mine.inputs, mine.trees))
 
     def _fit_probes(self, name: str, step: int, engine: Layered, sets: Sequence[Batch]) -> None:

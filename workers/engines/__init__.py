@@ -76,3 +76,8 @@ class Engine(Layered, Protocol):
 
     def close(self) -> None:
         """End what the engine has started beside this process; it is of no use afterwards."""
+
+
+def parameters_of(engine: Engine) -> dict[str, torch.Tensor]:
+    """Return an engine's parameters, each [run, …], by the names that their model gives them."""
+    return {name.removeprefix(MODEL): tensor for name, tensor in engine.weights().items()}
