@@ -240,6 +240,8 @@ def test_a_superseded_attempt_stops_at_its_next_checkpoint(
 
     def overtaken(self: batches.Batches, step: int) -> batches.Stacked:
         if step == 5:
+            while pack.steps("pack.0001") != [0, 4]:  # it is made durable beside the loop
+                threading.Event().wait(0.01)
             put_record(store, attempt_key(runs[1].id, 2), {})
         return draw(self, step)
 
