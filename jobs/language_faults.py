@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from jobs.faults import near
 from jobs.measures import harness_in
 from jobs.scalar import ever
+from jobs.seeds import Seeds, Streams
 from jobs.spec import Condition, GptSpec, HuggingFaceSpec, LstmSpec, MlpSpec, OptimizerSpec, PackedSpec
-from jobs.tasks.task import Task
+from jobs.tasks.task import IGNORE, Task
 from jobs.yaml_tree import Path as Keys
 
 _OF_TREES = ("attention", "interdependence", "structural-probe")
@@ -26,7 +28,7 @@ def language_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, st
     is_noisy = isinstance(optimizer, OptimizerSpec) and ever(optimizer.trust_region_noise)
     if is_noisy and not isinstance(condition.model, GptSpec):
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
-    yield from _finetuning_faults(condition)
+    yield from _finetuning_faults(condition, task)
     if condition.polca and not isinstance(condition.engine, PackedSpec):
         yield ("polca",), "looks at seed-batched models, of which there is a plain form with all derivatives"
     if harness_in(condition.measure) and (
@@ -47,9 +49,26 @@ def language_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, st
         yield ("training", "tree_attention"), "is a loss of seed-batched models of family: gpt (engine packed)"
 
 
-def _finetuning_faults(condition: Condition) -> Iterator[tuple[Keys, str]]:
+def _finetuning_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, str]]:
     training, is_packed = condition.training, isinstance(condition.engine, PackedSpec)
     if training.low_rank and not (isinstance(condition.model, GptSpec) and is_packed):
         yield ("training", "low_rank"), "is of seed-batched models of family: gpt (engine packed)"
     if training.fast_forward and not is_packed:
         yield ("training", "fast_forward"), "is of seed-batched models (engine packed)"
+    if training.fast_forward:
+        yield from (
+            (("training", "fast_forward", "set"), told) for told in _set_faults(training.fast_forward.set, task)
+        )
+
+
+def _set_faults(name: str, task: Task) -> Iterator[str]:
+    """Yield what is wrong with `name` as a held-out set whose loss is to fall; its names depend on no seed."""
+    try:
+        sets = task.held_out(Streams(Seeds(init=0, data=0, dropout=0, evaluation=0)))
+    except Exception as error:  # the border to a user's code
+        yield f"the task's held-out sets cannot be drawn: {type(error).__name__}: {error}"
+        return
+    if name not in sets:
+        yield f"no held-out set is called {name!r}; there are {', '.join(sorted(sets))}{near(name, sets)}"
+    elif (sets[name].targets == IGNORE).all():
+        yield f"{name!r} asks for nothing, so there is no loss that could fall"

@@ -78,7 +78,6 @@ class _Reader:
         self.corpora: set[Place] = set()
         self.measures, questions = resolved(tree.data.get("measure"), folder)
         self.texts = dict(questions.texts)
-        self.tasks_checked: dict[str, list[tuple[Keys, str]]] = {}
         for message in questions.faults:
             self._add(("measure",), message)
 
@@ -325,7 +324,7 @@ class _Reader:
             text = None if source is None else source.read_text(encoding="utf-8")
             self.task_codes[name] = (tasks.code(name, self.folder), text)
         spec = {"name": name, "code": self.task_codes[name][0], "parameters": task.model_dump(mode="json")}
-        return spec, task
+        return spec, task.bound({place.digest: place.url for place in self.corpora}.__getitem__)
 
     def _add(self, keys: Keys, message: str) -> None:
         self.faults.append(Fault(self.file, self.tree.line(keys), ".".join(map(str, keys)), message))

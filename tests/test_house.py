@@ -34,6 +34,7 @@ BANNED = {
 }
 # Broad handlers stand at named borders alone: a user's code, and the mouth of a process.
 BROAD = {
+    "jobs/language_faults.py": 1,
     "jobs/tasks/__init__.py": 1,
     "jobs/text/tokenizer.py": 1,
     "orchestrator/clusters/inline.py": 1,

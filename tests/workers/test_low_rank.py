@@ -1,5 +1,6 @@
 """Low-rank adapters and repeated updates: by hand, through packs and kills, and in whatever begins where they end."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 import seedbed
 from jobs.errors import StudyError
@@ -15,6 +17,7 @@ from jobs.finetuning import FastForward, LowRank
 from jobs.identity import condition_spec
 from jobs.store import open_store
 from jobs.study_file import parse_study
+from orchestrator.cli import app
 from orchestrator.library import Library
 from orchestrator.verify import verify
 from tests.bitwise.drives import Killed, final, killed_at, one_command
@@ -223,6 +226,8 @@ def test_keys_that_are_not_used_are_not_in_an_id() -> None:
         ("rank: 2", "rank: 0", "greater than or equal to 1"),
         ("alpha: 4", "alpha: 4, targets: [attention.q]", "attention.qkv"),
         ("probes:", "engine: {name: accelerate}\nprobes:", "is of seed-batched models"),
+        ("set: heldout", "set: helduot", r"yaml:8: training\.fast_forward\.set: no held-out set is called 'helduot'"),
+        ("set: heldout", "set: helduot", r"there are heldout; did you mean 'heldout'\?"),
     ],
 )
 def test_what_cannot_be_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
@@ -230,3 +235,71 @@ def test_what_cannot_be_is_told(tmp_path: Path, old: str, new: str, told: str) -
     (tmp_path / "parents.yaml").write_text(PARENTS)
     with pytest.raises(StudyError, match=told):
         parse_study(TUNED.replace(old, new), "tuned.yaml", tmp_path)
+
+
+OWN = """\
+import numpy as np
+from jobs.tasks.task import IGNORE, Batch, Task
+
+
+class Own(Task):
+    silent: bool
+
+    @property
+    def vocabulary(self):
+        return ("a", "b")
+
+    @property
+    def length(self):
+        return 3
+
+    def batch(self, streams, step, size):
+        rows = streams.data(step).integers(0, 2, (size, 3))
+        return Batch(rows, rows)
+
+    def held_out(self, streams):
+        if not self.silent:
+            raise ValueError("no items")
+        rows = streams.evaluation("all").integers(0, 2, (4, 3))
+        return {"quiet": Batch(rows, np.full_like(rows, IGNORE))}
+"""
+
+
+def test_a_wrong_set_is_told_with_the_other_faults_and_by_plan(tmp_path: Path) -> None:
+    (tmp_path / "parents.yaml").write_text(PARENTS)
+    path = tmp_path / "tuned.yaml"
+    path.write_text(TUNED.replace("set: heldout", "set: helduot").replace("rolling: {every: 2}", "rolling: {evry: 2}"))
+    found = CliRunner().invoke(app, ["plan", str(path)])
+    with pytest.raises(StudyError) as told:
+        parse_study(path.read_text(), "tuned.yaml", tmp_path)
+    assert found.exit_code
+    assert [(fault.line, fault.key) for fault in told.value.faults] == [
+        (8, "training.fast_forward.set"),
+        (10, "checkpoints.rolling.every"),
+        (10, "checkpoints.rolling.evry"),
+    ]
+    assert str(found.exception) == str(told.value).replace("tuned.yaml", str(path))
+
+
+def test_a_set_that_is_chosen_in_the_grid_is_told_there(tmp_path: Path) -> None:
+    (tmp_path / "parents.yaml").write_text(PARENTS)
+    grid = "grid: {training.fast_forward.set: [heldout, seen]}\n"
+    with pytest.raises(
+        StudyError, match=r"t\.yaml:14: grid\.training\.fast_forward\.set: no held-out set is called 'seen'"
+    ):
+        parse_study(TUNED + grid, "t.yaml", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("silent", "told"),
+    [("true", "'quiet' asks for nothing"), ("false", "sets cannot be drawn: ValueError: no items")],
+)
+def test_a_set_whose_loss_cannot_fall_is_told(tmp_path: Path, silent: str, told: str) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    task = f"{{name: own.py:Own, silent: {silent}}}"
+    text = TUNED.replace("{name: parity, bits: 6, subset: 2, test_size: 64}", task).replace(
+        "set: heldout", "set: quiet"
+    )
+    text = re.sub(r"fork:.*\n|  low_rank:.*\n", "", text)
+    with pytest.raises(StudyError, match=told):
+        parse_study(text, "tuned.yaml", tmp_path)
