@@ -21,6 +21,7 @@ _ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("model", "attention"), "causal"),
     (("optimizer", "sharpness_radius"), 0.0),
     (("optimizer", "trust_region_noise"), 0.0),
+    (("optimizer", "trust_region"), None),
     (("training", "low_rank"), None),
     (("training", "fast_forward"), None),
     (("measure",), []),

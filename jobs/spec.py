@@ -263,7 +263,9 @@ class OptimizerSpec(Spec):
     Without a `grad_clip_norm` (null) nothing is clipped.
 
     sharpness_radius    ρ of SAM: the gradient is that at w + ρ g/‖g‖, of each run by itself; two passes a step
-    trust_region_noise  σ of TRAM: the radius is ρ times how much the answers change with N(0, σ²) on the embeddings
+    trust_region_noise  σ of TRAM-x: the radius is ρ times how much answers change with N(0, σ²) on the embeddings
+    trust_region        TRAM by weights, in the place of noise: the radius is ρ times how much answers were changed by
+                        the last update (previous), or since the run began (start): of a fork, since pretraining
     """
 
     name: Literal["adamw"] = "adamw"
@@ -278,12 +280,21 @@ class OptimizerSpec(Spec):
     final_fraction: Fraction = 0.1
     sharpness_radius: NonNegativeScalar = 0.0
     trust_region_noise: NonNegativeScalar = 0.0
+    trust_region: Literal["previous", "start"] | None = None
 
     @model_validator(mode="after")
     def _a_trust_region_has_a_radius(self) -> Self:
-        if ever(self.trust_region_noise) and not ever(self.sharpness_radius):
-            raise ValueError("trust_region_noise scales sharpness_radius, which is 0: give it, too")
+        keys = ["trust_region_noise"] * ever(self.trust_region_noise) + ["trust_region"] * bool(self.trust_region)
+        if keys and not ever(self.sharpness_radius):
+            raise ValueError(f"{keys[0]} scales sharpness_radius, which is 0: give it, too")
+        if len(keys) > 1:
+            raise ValueError("trust_region measures by earlier weights, trust_region_noise by noise: give one of them")
         return self
+
+    @property
+    def has_trust_region(self) -> bool:
+        """Return whether the radius is ever scaled by how much the answers change."""
+        return bool(self.trust_region) or ever(self.trust_region_noise)
 
 
 OptimizerPart = Annotated[

@@ -80,7 +80,7 @@ def model_flops(condition: Condition, parameters: int, length: int, tokens: int)
     optimizer = condition.optimizer
     if isinstance(optimizer, OptimizerSpec) and ever(optimizer.sharpness_radius):
         # Twice; a trust region takes two ways forward more, each a third of a pass.
-        per_token = per_token * (8 if ever(optimizer.trust_region_noise) else 6) // 3
+        per_token = per_token * (8 if optimizer.has_trust_region else 6) // 3
     return per_token * tokens
 
 

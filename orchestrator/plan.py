@@ -7,7 +7,7 @@ from typing import Any
 from jobs import tasks
 from jobs.records import Status
 from jobs.schedule import steps_of
-from jobs.spec import CommandSpec
+from jobs.spec import CommandSpec, Condition, OptimizerSpec
 from jobs.store import Store
 from jobs.study import GridPoint, Study
 from orchestrator.costs import Cost, cost, model_flops
@@ -122,10 +122,16 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
         # Forward 2 for a parameter and token, back through it 2, for its own gradient 2: frozen ones have none.
         flops=model_flops(condition, parameters, task.length, tokens) * (2 * parameters + sloped) // (3 * parameters),
         checkpoints=checkpoints,
-        checkpoint_bytes=checkpoints * (parameters + _MOMENTS * trained) * _FLOAT_BYTES,
+        checkpoint_bytes=checkpoints * (parameters + _kept(condition) * trained) * _FLOAT_BYTES,
         cost=cost(condition, parameters, len(task.vocabulary), task.length, tokens),
         polca_rows=condition.polca.rows_at_most(point.first_step, len(task.token_groups)) if condition.polca else 0,
     )
+
+
+def _kept(condition: Condition) -> int:
+    """Return how many values a checkpoint keeps beside each one that is trained."""
+    optimizer = condition.optimizer
+    return _MOMENTS + (isinstance(optimizer, OptimizerSpec) and optimizer.trust_region is not None)
 
 
 def _parameters(point: GridPoint, task: tasks.Task) -> tuple[int, int, int]:

@@ -36,6 +36,7 @@ from workers.parts import Cut, whole_digest
 from workers.polca import Past
 from workers.probes import Probes, Tally
 from workers.progress import Progress
+from workers.sharpness import TRUST
 from workers.stored import StoredRun, load_task, stored_run
 from workers.train import Plan, Start, train
 
@@ -227,8 +228,8 @@ def first_state(
     parents = [replays.at(run_id, origin.step) for run_id in origin.parents]
     with closing(engine_of(_on_one_process(condition), task, [streams])) as engine:
         fresh = engine.state()
-    begins = (KIND, *MOMENTS) if origin.moments == "zero" else (KIND,)
-    own = [name for name in fresh if is_adapter(name) or name.startswith(begins)]  # as they are: of no parent
+    begins = MOMENTS if origin.moments == "zero" else ()
+    own = [name for name in fresh if _is_own(name) or name.startswith(begins)]  # as they are: of no parent
     asked = fresh.keys() - set(own)
     begun = [{name: tensor for name, tensor in one.begun_from.items() if name in asked} for one in parents]
     states = [found | {name: fresh[name].clone() for name in own} for found in begun]
@@ -245,7 +246,14 @@ def first_state(
         redrawn = is_redrawn(name.removeprefix(kind), origin)
         if redrawn or (kind in MOMENTS and origin.moments == "zero"):
             state[name] = fresh[name].clone()  # fresh moments are zero
+    for name in (name for name in own if name.startswith(TRUST)):
+        state[name] = state[MODEL + name.removeprefix(TRUST)].clone()
     return state, tuple(Link(parent.run.run_id, origin.step, parent.sha256) for parent in reversed(parents))
+
+
+def _is_own(name: str) -> bool:
+    """Return whether a tensor of a run's state is never its parent's."""
+    return is_adapter(name) or name.startswith((KIND, TRUST))
 
 
 def _on_one_process(condition: Condition) -> Condition:
@@ -260,7 +268,7 @@ def other_ends(replays: Replays, origins: Sequence[Origin | None], condition: Co
     toward = [(origin.toward.run_id, origin.step) for origin in origins if origin and origin.toward]
     if "similarity" not in condition.measure or len(toward) < len(origins):
         return {}
-    return dict(join([replays.at(run_id, step).state for run_id, step in toward]))
+    return dict(join([replays.at(run_id, step).begun_from for run_id, step in toward]))
 
 
 @contextmanager
@@ -277,7 +285,8 @@ def ends_of(
         yield None
         return
     with closing(engine_of(condition, task, streams, device)) as other:
-        other.load({name: others[name] for name in other.state()})
+        lacking = {n: t for n, t in other.state().items() if _is_own(n) or n.startswith(MOMENTS)}  # what no layer shows
+        other.load(lacking | {name: others[name] for name in other.state().keys() - lacking.keys()})
         yield engine, other
 
 

@@ -2,8 +2,14 @@
 
 SAM (Foret et al. 2021, arXiv 2010.01412): w + ρ g/‖g‖ in the place of w, for each run by its own norm. TRAM (Sherborne
 et al. 2024, arXiv 2310.03646) has ρ d in the place of ρ, where d is how much the model's answers change in a trust
-region: here KL(p(·|x + z) ‖ p(·|x)), the mean over what is asked of a run, with noise z ~ N(0, σ²) on the embeddings
-(their TRAM-x). Their bounds by earlier or pretrained weights are not here. Nothing is averaged across the pack.
+region, the mean over what is asked of a run. Three of their four are here:
+
+    TRAM-x      KL(p(·|x + z, w) ‖ p(·|x, w)) with noise z ~ N(0, σ²) on the embeddings (their equation 5)
+    TRAM-θ(t-1) KL(p(·|x, v) ‖ p(·|x, w)) with v the weights before the last update (equation 4)
+    TRAM-θ(0)   the same with v the weights in which the run began: of a fork the pretrained ones
+
+TRAM-Fisher is not: its estimate of the Fisher information is printed as a square of log-probabilities. They scale each
+weight's way uphill by its size (ASAM), which is not done here. Nothing is averaged across the pack.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,9 +41,12 @@ def uphill(weights: Tensor, gradients: Tensor, norms: Tensor, radii: Tensor) -> 
             weights.copy_(kept)
 
 
-def divergence(noisy: Tensor, plain: Tensor, weight: Tensor) -> Tensor:
-    """Return KL(noisy ‖ plain) of each run [run], from log p [run, batch, answers, token] and weights of answers."""
-    apart = (noisy.exp() * (noisy - plain)).sum(-1)
+TRUST = "trust."  # before the names of parameters as they were, in an engine's state
+
+
+def divergence(other: Tensor, plain: Tensor, weight: Tensor) -> Tensor:
+    """Return KL(other ‖ plain) of each run [run], from log p [run, batch, answers, token] and weights of answers."""
+    apart = (other.exp() * (other - plain)).sum(-1)
     return (apart.masked_fill_(weight == 0, 0.0) * weight).sum(2).sum(1).clamp_(min=0.0)
 
 

@@ -73,6 +73,11 @@ def test_passes_of_a_sharpness_aware_step_are_counted() -> None:
     late = {"piecewise": [[0, 0.0], [5, 0.1]]}
     found = [
         model_flops(condition(gpt, optimizer={"learning_rate": 1e-2, **method}), 10, 8, 100)
-        for method in ({}, {"sharpness_radius": late}, {"sharpness_radius": 0.1, "trust_region_noise": 0.1})
+        for method in (
+            {},
+            {"sharpness_radius": late},
+            {"sharpness_radius": 0.1, "trust_region_noise": 0.1},
+            {"sharpness_radius": 0.1, "trust_region": "previous"},
+        )
     ]
-    assert found == [6_000, 12_000, 16_000]
+    assert found == [6_000, 12_000, 16_000, 16_000]

@@ -24,7 +24,7 @@ from workers.models.family import Parameter, Seen
 from workers.models.whole import family_of
 from workers.optimizer import CHUNK, AdamW
 from workers.parts import Cut
-from workers.sharpness import Noise, divergence, uphill
+from workers.sharpness import TRUST, Noise, divergence, uphill
 
 _EVALUATED_AT_ONCE = 256  # items of each run; fixed, so that it cannot change a bit
 
@@ -50,6 +50,7 @@ class PackedEngine:
         self.dropout, self.z_loss = condition.model.dropout, condition.training.z_loss
         self.tree_attention = condition.training.tree_attention
         self.radius, self.noise = condition.optimizer.sharpness_radius, condition.optimizer.trust_region_noise
+        self.region = condition.optimizer.trust_region
         runs = len(self.streams)
         self.losses, self.grad_norms = np.zeros(runs), np.zeros(runs)
         self.diverged_at = np.full(runs, -1, np.int64)
@@ -73,6 +74,7 @@ class PackedEngine:
             self.values[parameter.name].copy_(self._drawn(parameter))
         for value in self.values.values():
             value.requires_grad_()
+        self._trusted = weights.clone() if self.region else None
         self._gradients = list(self._views(self.optimizer.gradients).values())
         self._state = self._everything()
 
@@ -82,9 +84,10 @@ class PackedEngine:
     def _drawn(self, parameter: Parameter) -> Tensor:
         return torch.from_numpy(np.stack([parameter.draw(stream) for stream in self.streams])).to(self.device)
 
-    def _whole(self) -> Mapping[str, Tensor]:
-        """Return what the model computes with, by name [run, …]."""
-        return merged(self.low_rank, {**self._frozen, **self.values}) if self.low_rank else self.values
+    def _whole(self, values: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
+        """Return what the model computes with, by name [run, …], with other values of what is trained where given."""
+        trained = self.values if values is None else values
+        return merged(self.low_rank, {**self._frozen, **trained}) if self.low_rank else trained
 
     def train_step(self, step: int, inputs: Integers, targets: Integers, heads: Integers | None = None) -> None:
         """Make update number `step` with inputs and targets [run, batch, length]."""
@@ -93,7 +96,7 @@ class PackedEngine:
         losses = self._learn(step, tokens, asked, heads)
         norms = optimizer.norms()
         if radius:
-            radii = radius * self._trust(step, tokens, asked, torch.ones_like(norms))
+            radii = radius * self._trust(step, tokens, asked)
             with uphill(optimizer.weights, optimizer.gradients, norms, radii):
                 self._learn(step, tokens, asked, heads)
             norms = optimizer.norms()
@@ -101,6 +104,8 @@ class PackedEngine:
         self._note_divergence(step)
         optimizer.clip(norms, step)
         before = optimizer.weights.clone() if self.forward and self.forward.is_due(step) else None
+        if self.region == "previous" and self._trusted is not None:
+            self._trusted.copy_(optimizer.weights)
         self._update(step)
         if self.forward and before is not None:
             alive = torch.from_numpy(self.diverged_at < 0).to(self.device)
@@ -116,16 +121,17 @@ class PackedEngine:
         return _mean_losses(log_p, targets[:, :, self.family.first_answer :])[0]
 
     @torch.no_grad()
-    def _trust(self, step: int, tokens: Tensor, asked: Tensor, without: Tensor) -> Tensor:
-        """Return how much each run's answers change with noise on the embeddings [run]; `without` noise that."""
-        spread, drop = at(self.noise, step), self._drop_at
-        if not spread:
-            return without
-        noise = Noise(spread, self.streams, step, drop(step))
-        plain, noisy = (
-            F.log_softmax(self.family.logits(self._whole(), tokens, masks), dim=-1) for masks in (drop(step), noise)
-        )
-        return divergence(noisy, plain, _mean_losses(plain, asked)[1])
+    def _trust(self, step: int, tokens: Tensor, asked: Tensor) -> Tensor:
+        """Return how much each run's answers change in its trust region [run]; without one 1."""
+        spread, drop, mine = at(self.noise, step), self._drop_at, self._whole()
+        if self._trusted is not None:  # with the same masks, so that equal weights are no distance apart
+            other = self.family.logits(self._whole(self._views(self._trusted)), tokens, drop(step))
+        elif spread:
+            other = self.family.logits(mine, tokens, Noise(spread, self.streams, step, drop(step)))
+        else:
+            return torch.ones(len(tokens), device=self.device)
+        plain = F.log_softmax(self.family.logits(mine, tokens, drop(step)), dim=-1)
+        return divergence(F.log_softmax(other, dim=-1), plain, _mean_losses(plain, asked)[1])
 
     def _learn(self, step: int, tokens: Tensor, asked: Tensor, heads: Integers | None) -> Tensor:
         """Put the gradient at the weights as they stand in its place; returns each run's loss [run]."""
@@ -216,6 +222,8 @@ class PackedEngine:
             f"{kind}.{name}": view.detach() for kind, flat in kinds.items() for name, view in self._views(flat).items()
         }
         found |= {f"{MODEL}{name}": tensor for name, tensor in self._frozen.items()}
+        if self._trusted is not None:
+            found |= {f"{TRUST}{name}": view for name, view in self._views(self._trusted).items()}
         return found | dict(self.forward.state() if self.forward else {})
 
     @torch.no_grad()
