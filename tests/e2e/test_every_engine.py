@@ -48,6 +48,18 @@ checkpoints: {milestones: [2, 4], rolling: {every: 2}}
 seeds: {design: paired, count: 2}
 execution: {pack_width: 2}
 """
+COMPOSED = """\
+study: composed
+task: {name: dependencies, objective: next, test_size: 16, trees: 24}
+model: {family: lstm, layers: 2, width: 8}
+engine: ENGINE
+optimizer: {learning_rate: 1.0e-2}
+training: {steps: 2, batch_size: 4}
+probes: {every: 2}
+measure: [interdependence]
+seeds: {design: paired, count: 2}
+execution: {pack_width: 2}
+"""
 ALL = "[weights, attention, linear-probe, structural-probe]"
 FEW = PARENTS.replace(f"measure: {ALL}\n", "").replace("count: 2", "count: 1")
 CHILDREN = FEW.replace("study: parents", "study: children").replace("steps: 6", "steps: 8") + (
@@ -76,6 +88,10 @@ class World:
     @cached_property
     def parents(self) -> Library:
         return self._trained(PARENTS)
+
+    @cached_property
+    def composed(self) -> Library:
+        return self._trained(COMPOSED)
 
     @cached_property
     def children(self) -> Library:
@@ -124,6 +140,14 @@ def metric(*names: str) -> Callable[[World], None]:
             assert all(set(names) <= set(values) for values in found.values())
 
     return measured
+
+
+def taken_apart(world: World) -> None:
+    for step in (0, 2):
+        found = world.measured(world.composed, "composed", step)
+        values = [of_run["trees.interdependence.1.1"] for of_run in found.values()]
+        assert len(set(values)) == 2, "two runs, two states"
+        assert min(values) > 0
 
 
 def alike(world: World) -> None:
@@ -177,6 +201,7 @@ PROMISED: dict[str, Callable[[World], None]] = {
     "`measure: [attention]`": metric("trees.uas", "trees.tree_attention"),
     "`measure: [linear-probe]`": metric("trees.probe.relation.1", "trees.selectivity.relation.0"),
     "`measure: [structural-probe]`": metric("trees.structure.1", "trees.structure_selectivity.0"),
+    "`measure: [interdependence]` of an `lstm`": taken_apart,
     "`measure: [similarity]` of lines": alike,
     "`fork`, modules drawn anew": forked,
     "`fork: {line: …}`": on_lines,
@@ -191,6 +216,7 @@ REFUSED: dict[str, tuple[str, tuple[str, str], str]] = {
     "`measure: [attention]`": (PARENTS, (ALL, "[attention]"), "reports its own"),
     "`measure: [linear-probe]`": (PARENTS, (ALL, "[linear-probe]"), "reports its own"),
     "`measure: [structural-probe]`": (PARENTS, (ALL, "[structural-probe]"), "reports its own"),
+    "`measure: [interdependence]` of an `lstm`": (COMPOSED, ("", ""), "reports its own"),
     "`measure: [similarity]` of lines": (POINTS + ALIKE, ("", ""), "both models in one process|reports its own"),
     "`fork`, modules drawn anew": (CHILDREN, ("", ""), "a script takes up its own checkpoints alone"),
     "`fork: {line: …}`": (POINTS, ("", ""), "a script takes up its own checkpoints alone"),
