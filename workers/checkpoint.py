@@ -17,14 +17,15 @@ from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from jobs.claims import Attempt, counts
 from jobs.digests import digest_of
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
 from jobs.store import Manifest, Store, commit, committed, manifest_key, read_manifest
-from workers.parts import StoredSlice, named_digests
+from workers.parts import named_digests
+from workers.stored_slice import CheckedSlice, StoredRows, StoredSlice, readable
 
 Kind = Literal["milestone", "rolling"]
 State = Mapping[str, torch.Tensor]
@@ -209,24 +210,41 @@ def part_keys(manifest: Manifest) -> list[str]:
 def read_slice(store: Store, saved: Saved) -> State:
     """Return one run's tensors [1, …]; its neighbours' bytes are not read.
 
-    Of a checkpoint in parts they are read when they are asked for. Raises Corrupt where they are not what was
-    committed, NotFound where a file is gone.
+    Of a checkpoint in parts they are checked as a whole, and then read once more when they are asked for. Raises
+    Corrupt where they are not what was committed, NotFound where a file is gone.
     """
     key, slot = saved.manifest.key, saved.slice.slot
     parts = part_keys(saved.manifest)
-    try:
-        if parts:
-            stored = StoredSlice(store.local(key), [store.local(part) for part in parts], slot)
-            if stored.digest() != saved.slice.sha256:
-                raise Corrupt(key, f"the slice of run {saved.slice.run_id} differs from its manifest")
-            return stored
-        with safe_open(store.local(key), framework="pt") as file:
-            row = {name: file.get_slice(name)[slot : slot + 1] for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise Corrupt(key, f"cannot be read: {error}") from None
+    if parts:
+        stored = StoredSlice(store, key, parts, slot)
+        stored.check(saved.slice.sha256)
+        return stored
+    path = store.local(key)
+    with readable(key), safe_open(path, framework="pt") as file:
+        row = {name: file.get_slice(name)[slot : slot + 1] for name in file.keys()}  # noqa: SIM118
     if any(len(part) != 1 for part in row.values()) or slice_digest(row, 0) != saved.slice.sha256:
         raise Corrupt(key, f"the slice of run {saved.slice.run_id} differs from its manifest")
     return row
+
+
+def read_rows(store: Store, saved: Sequence[Saved]) -> State:
+    """Return the state of a pack from one slice per run, in their order; raises as `read_slice` does.
+
+    Of checkpoints in parts nothing is read yet (`StoredRows`).
+    """
+    if all(part_keys(one.manifest) for one in saved):
+        return stored_rows(store, saved)
+    return join([read_slice(store, one) for one in saved])
+
+
+def stored_rows(store: Store, saved: Sequence[Saved]) -> StoredRows:
+    """Return the state of a pack whose runs were saved in parts: each byte is read once, by who takes it up."""
+    return StoredRows(
+        [
+            CheckedSlice(store, one.manifest.key, part_keys(one.manifest), one.slice.slot, one.slice.sha256)
+            for one in saved
+        ]
+    )
 
 
 def join(rows: Sequence[State]) -> State:

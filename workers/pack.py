@@ -28,7 +28,7 @@ from jobs.spec import CommandSpec
 from jobs.store import Store, get_record, open_store, put_record
 from jobs.tasks.task import Task
 from workers.batches import Batches
-from workers.checkpoint import Link, Saved, State, checkpoints_of, join, read_slice
+from workers.checkpoint import Link, Saved, State, checkpoints_of, join, read_rows
 from workers.checkpoint_files import restore
 from workers.crew import Crew, Member
 from workers.determinism import Environment, fingerprint
@@ -47,6 +47,7 @@ from workers.scripted import follow
 from workers.seed_proof import prove, weights_digest
 from workers.shards import ShardWriter
 from workers.stored import load_task
+from workers.stored_slice import StoredRows
 from workers.train import Plan, Start, train
 from workers.writer import Writer
 
@@ -121,21 +122,37 @@ def _train(
     clock: Callable[[], float],
     nodes: Nodes,
 ) -> None:
-    keys, condition = PackKeys(request.pack_id), request.condition
     before = {run.run_id: attempts_of(store, run.run_id) for run in request.runs}
     crew.progress.trust(1 + max(len(of_run) for of_run in before.values()))
-    if isinstance(condition.engine, CommandSpec):
+    if isinstance(request.condition.engine, CommandSpec):
         _train_script(store, request, environment, crew, before, stop, clock)
         return
+    left_out: set[int] = set()
+    while not _trained(store, request, environment, crew, stop, clock, nodes, before, left_out):
+        pass
+
+
+def _trained(
+    store: Store,
+    request: PackRequest,
+    environment: Environment,
+    crew: Crew,
+    stop: threading.Event,
+    clock: Callable[[], float],
+    nodes: Nodes,
+    before: dict[str, list[Attempt]],
+    left_out: set[int],
+) -> bool:
+    """Train, unless the checkpoint that it would go on from is damaged: then its step is added to `left_out`."""
+    keys, condition = PackKeys(request.pack_id), request.condition
     task = load_task(store, condition.task)
-    saved, state = _restore(store, before)
+    saved, state = _restore(store, before, left_out)
     if request.strict:
         _refuse_change(store, saved, environment)
     streams = [Streams(run.seeds.seeds()) for run in request.runs]
     tally = Tally.empty(len(streams))
     replays = Replays(store, crew.progress)
     if saved:
-        tally.load(state)
         parents = {part.slice.run_id: _lineage(part) for part in saved}
     else:
         parents, state = _beginnings(replays, request, task, streams)
@@ -144,9 +161,11 @@ def _train(
     switch(condition, request.threads, len(request.runs))  # a replay has set its own
     del replays  # and with it the states of all parents
     with closing(engine_of(condition, task, streams, request.device, nodes)) as engine, Writer() as writer:
-        if state:
-            engine.load(state)
+        if saved and not _have_gone_on(engine, tally, state, saved, left_out):
+            return False
         if not saved:
+            if state:
+                engine.load(state)
             _check_proof(request, task, engine)
         check_still_wanted(store, request)
         _claim_runs(store, request, crew, before, saved)
@@ -166,6 +185,21 @@ def _train(
                 tally,
                 stop,
             )
+    return True
+
+
+def _have_gone_on(engine: Engine, tally: Tally, state: State, saved: list[Saved], left_out: set[int]) -> bool:
+    """Let a pack go on from its checkpoints; returns whether they are what was committed."""
+    try:
+        engine.load(state)
+        tally.load(state)
+        if isinstance(state, StoredRows):
+            state.finish()
+    except (Corrupt, NotFound) as error:
+        log.warning("checkpoint at step %d left out: %s", saved[0].step, error)
+        left_out.add(saved[0].step)
+        return False
+    return True
 
 
 def _train_script(
@@ -249,17 +283,17 @@ def _check_proof(request: PackRequest, task: Task, engine: Engine) -> None:
         raise SeedError(tuple(told))
 
 
-def _restore(store: Store, attempts: dict[str, list[Attempt]]) -> tuple[list[Saved], State]:
+def _restore(store: Store, attempts: dict[str, list[Attempt]], left_out: set[int]) -> tuple[list[Saved], State]:
     """Return the newest checkpoint that every run has, and its state; nothing where there is none.
 
     A checkpoint that cannot be read is left out, and the one before it is tried.
     """
     found = [checkpoints_of(store, list(of_run)) for of_run in attempts.values()]
-    shared = set(found[0]).intersection(*found[1:])
+    shared = set(found[0]).intersection(*found[1:]) - left_out
     for step in sorted(shared, reverse=True):
         saved = [of_run[step] for of_run in found]
         try:
-            return saved, join([read_slice(store, part) for part in saved])
+            return saved, read_rows(store, saved)
         except (Corrupt, NotFound) as error:
             log.warning("checkpoint at step %d left out: %s", step, error)
     return [], {}

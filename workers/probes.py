@@ -7,7 +7,7 @@ over its targets in nats. `train.loss` and `train.grad_norm` are means over the 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -57,21 +57,20 @@ class Tally:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the sums as tensors with a leading run axis."""
-        return {
-            "tally.loss": torch.from_numpy(self.loss.copy()),
-            "tally.grad_norm": torch.from_numpy(self.grad_norm.copy()),
-            "tally.steps": torch.from_numpy(self.steps.copy()),
-        }
+        return {name: torch.from_numpy(sums.copy()) for name, sums in self._sums().items()}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from the sums in `state`."""
-        self.loss[:] = state["tally.loss"].numpy()
-        self.grad_norm[:] = state["tally.grad_norm"].numpy()
-        self.steps[:] = state["tally.steps"].numpy()
+        for name, sums in self._sums().items():
+            sums[:] = state[name].numpy()
+
+    def _sums(self) -> dict[str, NDArray[Any]]:
+        """Return the sums by name, in the order of the names: that in which a checkpoint in parts is read."""
+        return {"tally.grad_norm": self.grad_norm, "tally.loss": self.loss, "tally.steps": self.steps}
 
     def clear(self) -> None:
         """Begin again from zero."""
-        for sums in (self.loss, self.grad_norm, self.steps):
+        for sums in self._sums().values():
             sums[:] = 0
 
 

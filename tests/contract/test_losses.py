@@ -37,10 +37,10 @@ from jobs.tasks.parity import Parity
 restore = workers.pack._restore
 
 
-def for_one_run_alone(store, before):
+def for_one_run_alone(store, before, left_out):
     if len(before) > 1:
         torch.empty(1 << 60)  # refused by the allocator itself
-    return restore(store, before)
+    return restore(store, before, left_out)
 
 
 class Large(Parity):

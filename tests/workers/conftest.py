@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from safetensors import safe_open
 
 from jobs.layout import PackKeys, task_key
 from jobs.pack import PackRequest, PackRun, SeedsSpec, put_request
@@ -13,6 +15,7 @@ from jobs.records import METRICS
 from jobs.store import LocalStore, committed, open_store, read_manifest, verified
 from jobs.study import Run, Study
 from jobs.study_file import parse_study
+from workers import part_loader, stored_slice
 
 STUDY = """\
 study: tiny
@@ -96,3 +99,30 @@ def put_sources(store: LocalStore, study: Study) -> None:
     """Copy the sources of a study's own tasks into the store, as a submission does."""
     for code, text in study.task_sources.items():
         store.put(task_key(code), text.encode())
+
+
+class Counted:
+    """A file of tensors that counts how often each is read."""
+
+    def __init__(self, path: Path, reads: dict[tuple[str, str], int]) -> None:
+        self._path, self._reads, self._file = path, reads, safe_open(path, framework="pt")
+
+    def keys(self) -> list[str]:
+        return list(self._file.keys())
+
+    def metadata(self) -> dict[str, str]:
+        return dict(self._file.metadata() or {})
+
+    def get_slice(self, name: str) -> Any:
+        place = self._path.name, name
+        self._reads[place] = self._reads.get(place, 0) + 1
+        return self._file.get_slice(name)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], int]:
+    """Return file and tensor → how often this process has read it."""
+    found: dict[tuple[str, str], int] = {}
+    for module in (stored_slice, part_loader):
+        monkeypatch.setattr(module, "safe_open", lambda path, framework: Counted(path, found))
+    return found

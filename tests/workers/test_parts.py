@@ -1,4 +1,4 @@
-"""Checkpoints in parts: one digest however they are read, DCP's own reader, and what is missing or of another time."""
+"""Checkpoints in parts: one digest however they are read, each byte once, DCP's own reader, and what does not fit."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from jobs.errors import Corrupt, NotFound
 from jobs.layout import PackKeys
 from jobs.store import Manifest, Store, manifest_key, open_store
-from workers.checkpoint import Slice, discard, read_saved, read_slice, save, slice_digest
+from workers.checkpoint import Slice, discard, read_saved, read_slice, save, slice_digest, stored_rows
 from workers.part_saver import PartSaver, Place, Taken
 from workers.parts import Cut, Piece, whole_digest
 
@@ -83,6 +83,40 @@ def test_dcp_reads_the_parts_on_another_number_of_processes(store: Store) -> Non
     into = {name: torch.zeros(RUNS, *shape) for name, shape in SHAPES.items()}
     load(into, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     assert all(torch.equal(into[name], whole()[name]) for name in SHAPES)
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["rows", "ranges"])
+def test_what_goes_on_reads_each_tensor_once(store: Store, flat: bool, reads: dict[tuple[str, str], int]) -> None:
+    found = read_saved(store, saved(store, flat).key)
+    (one,) = stored_rows(store, found[1:]).rows
+    for name in sorted(SHAPES):
+        assert torch.equal(one[name][0], whole()[name][1])
+    with pytest.raises(Corrupt, match="was read before"):
+        one["adamw.first.a"]
+    one.finish()  # what nobody asked for is a part of the digest, too
+    names = {name for _, name in reads}
+    assert names == set(whole())
+    assert set(reads.values()) == {1}
+    both = stored_rows(store, found)
+    assert all(torch.equal(both[name], whole()[name]) for name in sorted(both))
+
+
+def test_what_goes_on_is_compared_with_what_was_committed(store: Store, tmp_path: Path) -> None:
+    one = read_saved(store, saved(store, flat=True).key)[1]
+    other = open_store(tmp_path / "other", create=True)
+    saved(other, flat=True, seed=1)
+    for key in (KEYS.part(STEP, 2, 3), KEYS.checkpoint(STEP)):
+        place = store.local(key)
+        right = place.read_bytes()
+        for wrong in (right[:-1] + bytes([right[-1] ^ 1]), other.local(key).read_bytes()):
+            place.write_bytes(wrong)
+            rows = stored_rows(store, [one])
+            assert all(rows[name].shape[1:] == tensor.shape[1:] for name, tensor in sorted(whole().items()))
+            with pytest.raises(Corrupt, match="differs from its manifest") as told:
+                rows.finish()
+            assert told.value.key == key
+        place.write_bytes(right)
+    stored_rows(store, [one]).finish()
 
 
 def test_no_part_is_missing_and_none_is_of_another_time(store: Store, tmp_path: Path) -> None:

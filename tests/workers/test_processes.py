@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.errors import ModelError, RankLost, StoreError
+from jobs.errors import Corrupt, ModelError, RankLost, StoreError
 from jobs.layout import PackKeys
 from jobs.store import Store, open_store
 from tests.workers.test_modules import GPT, LLAMA, NEOX, STEPS, batch, differences, engine_for, made, trained
-from workers.checkpoint import Saved, Slice, read_saved, read_slice, save, slice_digest
+from workers.checkpoint import Saved, Slice, read_saved, read_slice, save, slice_digest, stored_rows
 from workers.engines.choice import switch
 from workers.engines.modules import ModuleEngine
 from workers.host import Here
@@ -79,7 +79,9 @@ def saved_in_parts(engine: ModuleEngine, store: Store, step: int) -> Saved:
     return read_saved(store, save(store, keys, step, "rolling", whole, [one], "e", parts).key)[0]
 
 
-def test_each_process_of_fsdp_saves_its_part_and_any_number_of_processes_goes_on(tmp_path: Path) -> None:
+def test_each_process_of_fsdp_saves_its_part_and_any_number_of_processes_goes_on(
+    tmp_path: Path, reads: dict[tuple[str, str], int]
+) -> None:
     spec, half = made(NEOX, processes=2, sharding="fsdp"), STEPS // 2
     store = open_store(tmp_path / "store", create=True)
     with closing(engine_for(spec, 0)) as engine:
@@ -92,14 +94,50 @@ def test_each_process_of_fsdp_saves_its_part_and_any_number_of_processes_goes_on
     assert max(sizes) < 1.1 * min(sizes), "each has its half"
     row = read_slice(store, saved)
     assert all(torch.equal(row[name], tensor) for name, tensor in middle.items())
+    reads.clear()
     with closing(engine_for(spec, 0)) as fresh:
-        fresh.load(row)
+        stored = stored_rows(store, [saved])
+        fresh.load(stored)
+        stored.finish()
+        own, whole = (store.local(key).name for key in (PackKeys("p").part(half, 0, 2), saved.manifest.key))
+        assert {file for file, _ in reads} == {own, whole}, "nothing of the other process's part"
+        assert set(reads.values()) == {1}
+        assert len(reads) == len(middle), "each tensor once, or its half"
         assert slice_digest(train(fresh, range(half, STEPS)), 0) == slice_digest(end, 0)
     for other in ({"processes": 1, "accumulate": 2}, {"processes": 4, "sharding": "fsdp"}):
         with closing(engine_for(made(NEOX, **other), 0)) as resharded:
-            resharded.load(row)
+            reads.clear()
+            stored = stored_rows(store, [saved])
+            resharded.load(stored)
+            stored.finish()
+            assert set(reads.values()) == {1}, "the first process reads all parts, each tensor once"
             assert slice_digest(resharded.state(), 0) == slice_digest(middle, 0)
             assert differences(train(resharded, range(half, STEPS)), end) < 2e-5
+
+
+def test_a_part_that_another_process_reads_wrong_is_named(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", create=True)
+    spec = made(NEOX, processes=2, sharding="fsdp")
+    with closing(engine_for(spec, 0)) as engine:
+        train(engine, range(1))
+        saved = saved_in_parts(engine, store, 1)
+        key = PackKeys("p").part(1, 1, 2)
+        place = store.local(key)
+        right = place.read_bytes()
+        place.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+        stored = stored_rows(store, [saved])
+        engine.load(stored)
+        with pytest.raises(Corrupt, match="differs from its manifest") as told:
+            stored.finish()
+        assert told.value.key == key
+        place.write_bytes(right)
+        stored = stored_rows(store, [saved])
+        engine.load(stored)
+        stored.finish()
+        place.write_bytes(right[: len(right) // 2])
+        with pytest.raises(Corrupt, match="cannot be read") as told:
+            engine.load(stored_rows(store, [saved]))
+        assert told.value.key == key
 
 
 def test_a_part_that_a_process_cannot_save_is_the_stores_fault(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from jobs.spec import Condition, DeepSpeedSpec
 from jobs.store import open_store
 from tests.workers.test_modules import NEOX, STEPS, batch, differences, engine_for, made, trained
 from tests.workers.test_processes import saved_in_parts, train
-from workers.checkpoint import read_slice, slice_digest
+from workers.checkpoint import slice_digest, stored_rows
 from workers.engines.choice import switch
 from workers.models.huggingface import library
 from workers.parts import whole_digest
@@ -61,7 +61,9 @@ def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int,
         torch.testing.assert_close(shown, [*alone.hidden(inputs), *alone.attention(inputs)], rtol=1e-5, atol=1e-6)
     assert len(saved.manifest.extra["parts"]) == 2
     with closing(engine_for(zero(stage), 0)) as fresh:
-        fresh.load(read_slice(open_store(tmp_path / "store"), saved))
+        stored = stored_rows(open_store(tmp_path / "store"), [saved])
+        fresh.load(stored)
+        stored.finish()
         assert slice_digest(fresh.state(), 0) == slice_digest(middle, 0)
         assert slice_digest(train(fresh, range(half, STEPS)), 0) == slice_digest(end, 0)
 

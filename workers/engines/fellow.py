@@ -23,7 +23,7 @@ from jobs.seeds import Seeds, Streams
 from jobs.spec import Condition
 from workers.determinism import make_deterministic
 from workers.engines.fellows import HEADER, STORE_FAILED, Order
-from workers.engines.modules import WHOLE, Told, carry_out, replicas_of, take_part
+from workers.engines.modules import WHOLE, Told, carry_out, replicas_of, take_part, take_up
 from workers.engines.replica import Replica, Shape, module_spec
 from workers.engines.world import Meeting, World, joined
 from workers.part_saver import PartSaver, Place
@@ -66,18 +66,24 @@ def _obey(replicas: list[Replica], world: World, parts: PartSaver, writer: Write
         return False
     replica = replicas[slot]
     if order is Order.SAVE:
-        place = Place.of(bytes(world.tell(torch.zeros(length, dtype=torch.uint8)).tolist()).decode())
+        place = Place.of(_said(world, length))
         writer.wait()
         job = take_part(replicas, parts, place, step)
         writer.submit(partial(_do_or_end, job))
     elif order in WHOLE:
         deque(WHOLE[order](replica), maxlen=0)  # this process is needed for it, and keeps nothing
+    elif order is Order.LOAD and length:
+        take_up(replica, world, _said(world, length))
     elif order is Order.LOAD:
         replica.load(Told(world, replica.layout.blanks()))
     else:
         told = [world.tell(torch.zeros(rows, length, dtype=torch.int64)) for _ in range(order.parts)]
         carry_out(order, step, replica, *told)
     return True
+
+
+def _said(world: World, length: int) -> str:
+    return bytes(world.tell(torch.zeros(length, dtype=torch.uint8)).tolist()).decode()
 
 
 def _do_or_end(job: Callable[[], object]) -> None:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from jobs.spec import AccelerateSpec
+from workers.engines import MODEL
 from workers.engines.adamw import ModuleAdamW, local
 from workers.engines.world import World
 from workers.models.family import Parameter
@@ -26,7 +27,7 @@ from workers.parts import Piece
 _WARM_UP = 2  # passes; DDP lays its buckets out anew after the first, and a resumed process begins with a first one
 
 Objective = Callable[[Tensor], Tensor]
-MOMENTS = "adamw."  # before the names of moments in a state
+MOMENTS, FIRST_MOMENT, BUFFER = "adamw.", "adamw.first.", "buffer."  # before the names of these in a state
 
 
 class Layout(Protocol):
@@ -53,7 +54,10 @@ class Layout(Protocol):
         """Return what lies of the moments on this process alone; nothing where every process has all of them."""
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`, of which each tensor is asked for once, in one order; every process has to call it."""
+        """Take what `state` holds, each tensor asked for once, in the order of names; every process has to call it."""
+
+    def fill(self, name: str, values: Tensor) -> None:
+        """Write what lies on this process of a moment: values of the shape of its piece."""
 
     def blanks(self) -> dict[str, Tensor]:
         """Return tensors of the names, shapes and types of the state, in one order, without values."""
@@ -151,13 +155,17 @@ class ModuleLayout:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
-        for name, value in self.values.items():
-            first, second = self.optimizer.moments(value)
-            for kind, tensor in (("model", value), ("adamw.first", first), ("adamw.second", second)):
-                _fill(tensor, state[f"{kind}.{name}"])
-        for name, buffer in self.buffers.items():
-            buffer.copy_(state[f"buffer.{name}"])
+        """Take what `state` holds; raises KeyError or RuntimeError where it is another model's."""
+        weights = {f"{MODEL}{name}": value for name, value in self.values.items()}
+        here = weights | dict(self._moments()) | {f"{BUFFER}{name}": buffer for name, buffer in self.buffers.items()}
+        for name in sorted(state):
+            _fill(here[name], state[name])
+
+    @torch.no_grad()
+    def fill(self, name: str, values: Tensor) -> None:
+        """Write the rows of a moment that lie on this process."""
+        first, second = self.optimizer.moments(self.values[parameter_of(name)])
+        local(first if name.startswith(FIRST_MOMENT) else second).copy_(values)
 
 
 def _shard(whole: Whole, world: World) -> None:
@@ -181,6 +189,11 @@ def blanks_of(values: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> di
     kinds = ("model", "adamw.first", "adamw.second")
     found = {f"{k}.{n}": torch.empty(value.shape, device="meta") for k in kinds for n, value in values.items()}
     return found | {f"buffer.{n}": torch.empty_like(buffer, device="meta") for n, buffer in buffers.items()}
+
+
+def parameter_of(moment: str) -> str:
+    """Return the name of the parameter whose moment has this name."""
+    return moment.split(".", 2)[2]
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -12,18 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jobs.errors import Corrupt
 from jobs.seeds import Streams
 from jobs.spec import Condition, DeepSpeedSpec
 from workers.engines import MODEL, SHOWN, Integers
 from workers.engines.fellows import Order, gathered
-from workers.engines.layouts import Layout, ModuleLayout
+from workers.engines.layouts import MOMENTS, Layout, ModuleLayout
 from workers.engines.replica import Replica, Shape, module_spec
 from workers.engines.world import World
 from workers.engines.zero import ZeroLayout
 from workers.host import ALONE, Nodes
 from workers.models.whole import draw, drawn_of, whole_of
+from workers.part_loader import take_parts, told_of
 from workers.part_saver import Commit, PartSaver, Place, Taken
 from workers.parts import Cut
+from workers.stored_slice import CheckedSlice, StoredRows
 
 
 def replicas_of(condition: Condition, shape: Shape, streams: Sequence[Streams], world: World) -> list[Replica]:
@@ -98,9 +101,13 @@ class Told(Mapping[str, Tensor]):
         return len(self._blanks)
 
     def __getitem__(self, name: str) -> Tensor:
+        blank = self._blanks[name]
         if self._state is None:
-            return self._world.tell(torch.empty_like(self._blanks[name], device="cpu"))
-        return self._world.tell(self._state[name].cpu().contiguous())
+            return self._world.tell(torch.empty_like(blank, device="cpu"))
+        tensor = self._state[name].cpu().contiguous()
+        if (tensor.shape, tensor.dtype) != (blank.shape, blank.dtype):  # the others wait for what they know
+            raise KeyError(f"{name} of another shape or type")
+        return self._world.tell(tensor)
 
 
 class _Slot(Mapping[str, Tensor]):
@@ -117,6 +124,20 @@ class _Slot(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         return self._state[name][self._slot]
+
+
+def take_up(replica: Replica, world: World, said: str, stored: CheckedSlice | None = None) -> None:
+    """Let a run go on from a checkpoint in parts: each process reads its own, if it lies as it did then.
+
+    Every process has to call it; `stored` is on the first one, which reads and tells the rest.
+    """
+    blanks = replica.layout.blanks()
+    digests = take_parts(said, replica.layout, world)
+    if digests:
+        blanks = {name: blank for name, blank in blanks.items() if not name.startswith(MOMENTS)}
+    if digests and stored is not None:
+        stored.took(digests)
+    replica.load(Told(world, blanks, None if stored is None else _Slot(stored, 0)))
 
 
 class ModuleEngine:
@@ -197,10 +218,24 @@ class ModuleEngine:
         return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
+        """Go on from `state`; raises KeyError or RuntimeError where it is another model's.
+
+        Of checkpoints in parts each process reads its own; they count when the state has been finished.
+        """
         for slot, replica in enumerate(self._replicas):
+            if isinstance(state, StoredRows):
+                self._load_stored(slot, state.rows[slot])
+                continue
             with self._fellows.doing(Order.LOAD, slot):
                 replica.load(Told(self._fellows.world, replica.layout.blanks(), _Slot(state, slot)))
+
+    def _load_stored(self, slot: int, stored: CheckedSlice) -> None:
+        said = told_of(stored)
+        try:
+            with self._fellows.doing(Order.LOAD, slot, said=said):
+                take_up(self._replicas[slot], self._fellows.world, said, stored)
+        except KeyError as error:
+            raise Corrupt(stored.key, f"is not the state of its run: {error}") from None
 
     def close(self) -> None:
         """End the other processes, where there are some."""

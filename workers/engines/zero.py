@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from jobs.spec import Condition, DeepSpeedSpec
+from workers.engines import MODEL
 from workers.engines.adamw import FIRST, SECOND, ModuleAdamW
-from workers.engines.layouts import Objective, blanks_of
+from workers.engines.layouts import BUFFER, FIRST_MOMENT, MOMENTS, Objective, blanks_of, parameter_of
 from workers.engines.world import World
 from workers.models.family import Parameter
 from workers.models.huggingface import HuggingFace, library
@@ -126,26 +127,44 @@ class ZeroLayout:
         return place.lp_fragment_address.start, place.get_optim_state_fragment(key)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`; raises KeyError or RuntimeError where it is another model's."""
+        """Take what `state` holds; raises KeyError or RuntimeError where it is another model's."""
+        for name in sorted(state):
+            tensor = state[name].to(self.world.device)
+            if name.startswith(BUFFER):
+                self.buffers[name.removeprefix(BUFFER)].copy_(tensor)
+            elif name.startswith(MOMENTS):
+                self._set_moment(name, tensor)
+            else:
+                self._set_weights(self.values[name.removeprefix(MODEL)], tensor)
+
+    def _set_weights(self, value: Any, weights: Tensor) -> None:
         utils: Any = library("deepspeed.utils", "engine deepspeed")
         gathered: Any = library("deepspeed", "engine deepspeed").zero.GatheredParameters
-        for name, value in self.values.items():
-            weights = state[f"model.{name}"].to(self.world.device)
-            if self.spec.stage == 3:
-                utils.safe_set_local_fp32_param(value, self._share(value, weights))
-            else:
-                utils.safe_set_full_fp32_param(value, weights)
-            # What the module computes with is another copy, which the next step alone would renew.
-            with gathered([value], modifier_rank=0, enabled=self.spec.stage == 3), torch.no_grad():
-                value.copy_(weights)
-            for kind, key in (("first", FIRST), ("second", SECOND)):
-                moment = state[f"adamw.{kind}.{name}"].to(self.world.device)
-                if self.spec.stage == 3:
-                    utils.safe_set_local_optimizer_state(value, self._share(value, moment), key)
-                else:
-                    utils.safe_set_full_optimizer_state(value, moment, key)
-        for name, buffer in self.buffers.items():
-            buffer.copy_(state[f"buffer.{name}"])
+        if self.spec.stage == 3:
+            utils.safe_set_local_fp32_param(value, self._share(value, weights))
+        else:
+            utils.safe_set_full_fp32_param(value, weights)
+        # What the module computes with is another copy, which the next step alone would renew.
+        with gathered([value], modifier_rank=0, enabled=self.spec.stage == 3), torch.no_grad():
+            value.copy_(weights)
+
+    def _set_moment(self, name: str, moment: Tensor) -> None:
+        utils: Any = library("deepspeed.utils", "engine deepspeed")
+        value, key = self.values[parameter_of(name)], _key_of(name)
+        if self.spec.stage == 3:
+            utils.safe_set_local_optimizer_state(value, self._share(value, moment), key)
+        else:
+            utils.safe_set_full_optimizer_state(value, moment, key)
+
+    def fill(self, name: str, values: Tensor) -> None:
+        """Write the range of a moment that lies on this process."""
+        value: Any = self.values[parameter_of(name)]
+        if self.spec.stage == 3:
+            utils: Any = library("deepspeed.utils", "engine deepspeed")
+            whole = torch.nn.functional.pad(values, (0, value.ds_tensor.ds_numel - len(values)))
+            utils.safe_set_local_optimizer_state(value, whole, _key_of(name))
+        else:
+            self._part(value, _key_of(name))[1].copy_(values)
 
     def _share(self, value: Any, whole: Tensor) -> Tensor:
         """Return this process's part of a tensor, filled up: DeepSpeed's own cut fails where parts are not equal."""
@@ -156,6 +175,10 @@ class ZeroLayout:
     def blanks(self) -> dict[str, Tensor]:
         """Return tensors of the names, shapes and types of the state, in one order, without values."""
         return self._blanks
+
+
+def _key_of(moment: str) -> str:
+    return FIRST if moment.startswith(FIRST_MOMENT) else SECOND
 
 
 def _begin_anew() -> None:
