@@ -26,6 +26,7 @@ _ADDED_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("training", "fast_forward"), None),
     (("measure",), []),
     (("polca",), None),
+    (("engine", "offload"), False),
 )
 _FIRST_ENGINE = {"name": "packed"}  # the only engine there was, when ids had no engine
 _DIGITS = 20  # 80 bits; a collision is an error all the same, because specs are compared on reading

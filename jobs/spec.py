@@ -231,12 +231,14 @@ class AccelerateSpec(ModuleSpec):
 class DeepSpeedSpec(ModuleSpec):
     """Whole torch modules under DeepSpeed's ZeRO (Rajbhandari et al. 2020).
 
-    stage  1: moments in parts; 2: gradients, too; 3: weights, too
+    stage    1: moments in parts; 2: gradients, too; 3: weights, too
+    offload  moments, and the weights that are updated, lie in the CPU's memory, and it updates them (Ren et al. 2021)
     """
 
     name: Literal["deepspeed"]
     processes: Annotated[int, Field(ge=2, le=64)] = 2
     stage: Literal[1, 2, 3]
+    offload: bool = False
 
 
 class CommandSpec(SingleSpec):

@@ -121,11 +121,11 @@ def _memory(
 
 
 def _zero(engine: DeepSpeedSpec, parameters: int) -> tuple[int, int, int]:
-    """Return weights, gradients, and moments with the master copy of weights that bf16 needs."""
+    """Return weights, gradients, and moments with the master copy of weights that bf16 needs; of the device alone."""
     is_half = engine.precision == "bf16"
     size = _HALF if is_half else _FLOAT
     master = parameters * _FLOAT if is_half else 0
-    moments = -(-(2 * parameters * _FLOAT + master) // engine.processes)
+    moments = 0 if engine.offload else -(-(2 * parameters * _FLOAT + master) // engine.processes)
     gradients = parameters * size if engine.stage < 2 else -(-parameters * size // engine.processes)
     weights = parameters * size if engine.stage < 3 else -(-parameters * size // engine.processes)
     return weights, gradients, moments

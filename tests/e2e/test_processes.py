@@ -49,7 +49,12 @@ probes: {every: 100}
 checkpoints: {milestones: [100], rolling: {every: 20}}
 seeds: {design: paired, count: 1}
 """
-ENGINES = ["{processes: 2}", "{processes: 2, sharding: fsdp}", *(f"{{name: deepspeed, stage: {n}}}" for n in (1, 2, 3))]
+ENGINES = [
+    "{processes: 2}",
+    "{processes: 2, sharding: fsdp}",
+    *(f"{{name: deepspeed, stage: {n}}}" for n in (1, 2, 3)),
+    *(f"{{name: deepspeed, stage: {n}, offload: true}}" for n in (2, 3)),
+]
 # The disk fails at the operation whose number is given; without one nothing fails.
 DRIVE = """
 import sys

@@ -53,6 +53,13 @@ def test_a_model_has_the_engine_of_its_kind() -> None:
     assert zero == DeepSpeedSpec(name="deepspeed", stage=2, processes=2)
 
 
+def test_offload_is_a_part_of_the_id_and_no_offload_is_what_it_was() -> None:
+    plain, moved = (study(engine=f"{{name: deepspeed, stage: 2{more}}}").points[0] for more in ("", ", offload: true"))
+    assert "offload" not in plain.spec["engine"]
+    assert moved.spec["engine"]["offload"] is True
+    assert plain.id != moved.id
+
+
 def test_what_changes_numbers_changes_the_id_and_may_be_a_factor() -> None:
     made = study(grid="{engine.precision: [float32, bf16], engine.processes: [1, 2]}")
     assert len({point.id for point in made.points}) == 4
@@ -61,7 +68,7 @@ def test_what_changes_numbers_changes_the_id_and_may_be_a_factor() -> None:
 
 
 @pytest.mark.parametrize(
-    "engine", ["{name: packed}", "{name: accelerate, accumulate: 2}", "{name: deepspeed, stage: 3}"]
+    "engine", ["{name: packed}", "{name: accelerate, accumulate: 2}", "{name: deepspeed, stage: 3, offload: true}"]
 )
 def test_a_stored_spec_is_read_back_as_it_was(engine: str) -> None:
     own = "{family: gpt, layers: 1, width: 8, heads: 2}"

@@ -57,6 +57,8 @@ def test_shards() -> None:
     assert (half.weights, half.gradients, half.moments) == (2 * P, 2 * P, 3 * P), (
         "two bytes, and float32 beside moments"
     )
+    beside = of(name="deepspeed", stage=2, processes=4, precision="bf16", offload=True).memory
+    assert (beside.weights, beside.gradients, beside.moments) == (2 * P, P // 2, 0), "the CPU has the rest"
 
 
 def test_packs_are_measured_and_large_ones_do_not_fit() -> None:

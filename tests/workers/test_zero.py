@@ -39,13 +39,16 @@ def initial() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("offload", [False, True], ids=["", "offload"])
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int, tmp_path: Path) -> None:
+def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int, offload: bool, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'seedbed[deepspeed]'")
     half = STEPS // 2
     one = trained(made(MODEL, accumulate=4), 0)
     losses, begin = one.pop("reported"), initial()
-    with closing(engine_for(zero(stage), 0)) as engine:
+    with closing(engine_for(zero(stage, offload=offload), 0)) as engine:
+        (replica,) = engine._replicas
+        assert bool(replica.layout._engine.zero_cpu_offload()) is offload  # type: ignore[attr-defined]
         assert slice_digest(engine.state(), 0) == slice_digest(begin, 0)
         middle = train(engine, range(half))
         inputs = batch(3, 0)[0]
@@ -60,7 +63,7 @@ def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int,
         alone.load(middle)
         torch.testing.assert_close(shown, [*alone.hidden(inputs), *alone.attention(inputs)], rtol=1e-5, atol=1e-6)
     assert len(saved.manifest.extra["parts"]) == 2
-    with closing(engine_for(zero(stage), 0)) as fresh:
+    with closing(engine_for(zero(stage, offload=offload), 0)) as fresh:
         stored = stored_rows(open_store(tmp_path / "store"), [saved])
         fresh.load(stored)
         stored.finish()
@@ -68,9 +71,10 @@ def test_stages_train_like_one_process_and_go_on_as_if_never_stopped(stage: int,
         assert slice_digest(train(fresh, range(half, STEPS)), 0) == slice_digest(end, 0)
 
 
-def test_bf16_keeps_float32_weights() -> None:
+@pytest.mark.parametrize("offload", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "offload"])
+def test_bf16_keeps_float32_weights(offload: bool) -> None:
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'seedbed[deepspeed]'")
-    rough, fine = zero(2, precision="bf16"), trained(made(MODEL, accumulate=4), 0, steps=3)
+    rough, fine = zero(2, precision="bf16", offload=offload), trained(made(MODEL, accumulate=4), 0, steps=3)
     fine.pop("reported")
     with closing(engine_for(rough, 0)) as engine:
         end = train(engine, range(3))

@@ -198,12 +198,16 @@ def _begin_anew() -> None:
 
 def _configuration(spec: DeepSpeedSpec, condition: Condition) -> dict[str, Any]:
     batch = condition.training.batch_size
+    sharding: dict[str, Any] = {"stage": spec.stage}
+    if spec.offload:
+        sharding["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_batch_size": batch,
         "train_micro_batch_size_per_gpu": batch // (spec.processes * spec.accumulate),
         "gradient_accumulation_steps": spec.accumulate,
-        "zero_optimization": {"stage": spec.stage},
+        "zero_optimization": sharding,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # its own would be compiled, and round otherwise
         "bf16": {"enabled": spec.precision == "bf16"},
         "steps_per_print": _SILENT,
     }
