@@ -200,6 +200,12 @@ def rows_of(tables: Tables, metric: str) -> pa.Table:
     return tables["metrics"].filter(pc.field("metric") == metric)
 
 
+def is_item(rows: pa.Table) -> bool:
+    """Return whether the rows of a metric are of a single item: each 1 of 1 or 0 of 1."""
+    total = rows["total"]
+    return bool(rows.num_rows) and total.null_count == 0 and bool(pc.all(pc.equal(total, 1)).as_py())
+
+
 def metric_names(tables: Tables) -> list[str]:
     """Return the names of all metrics of these tables, sorted."""
     if isinstance(tables, Collected):

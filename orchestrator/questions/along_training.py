@@ -226,12 +226,15 @@ def breaks(question: Question) -> Each[Breaks]:
 
 
 def states(question: Question) -> States:
-    """Return the latent states of one condition's runs over all metrics; raises QueryError for several conditions."""
+    """Return the latent states of one condition's runs over all metrics but single items.
+
+    Raises QueryError for several conditions.
+    """
     conditions = question.summary().conditions
     if len(conditions) > 1:
         labels = ", ".join(condition.condition.label for condition in conditions)
         raise QueryError(f"latent states are of one condition: choose with --condition one of {labels}")
-    names, condition = question.metrics(), conditions[0]
+    names, condition = question.measures(), conditions[0]
     curves = [question.summary(name).conditions[0].curves for name in names]
     common = _common([curve.steps for curve in curves])
     ended = question.ended(condition)

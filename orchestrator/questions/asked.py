@@ -18,7 +18,7 @@ from jobs.errors import QueryError
 from jobs.identity import canonical_json, sha256
 from jobs.records import Status
 from jobs.study import SuccessRule
-from orchestrator.collected import Tables, metric_names, rows_of
+from orchestrator.collected import Tables, is_item, metric_names, rows_of
 from orchestrator.declared import Declared
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.outcomes import Outcomes
@@ -108,6 +108,10 @@ class Question:
     def metrics(self) -> list[str]:
         """Return the names of all metrics that were measured, sorted."""
         return metric_names(self.tables)
+
+    def measures(self) -> list[str]:
+        """Return the names of metrics but for single items: a run is right there or wrong, and many are no measures."""
+        return [name for name in self.metrics() if not is_item(rows_of(self.tables, name))]
 
     @property
     def threshold(self) -> float:

@@ -82,8 +82,8 @@ def groups(question: Question) -> Each[Groups]:
 
 
 def unusual(question: Question) -> Each[Unusual]:
-    """Return the finished runs that are unlike the others in any metric at the last step."""
-    names = tuple(question.metrics())
+    """Return the finished runs unlike the others at the last step: in the metric asked for, or in any but items."""
+    names = (question.options.metric,) if question.options.metric else tuple(question.measures())
     summaries = {name: {c.condition.id: c for c in question.summary(name).conditions} for name in names}
 
     def answer(condition: ConditionSummary) -> Unusual:

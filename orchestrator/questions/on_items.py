@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.errors import QueryError
 from jobs.seeds import Seeds
-from orchestrator.collected import rows_of
+from orchestrator.collected import is_item, rows_of
 from orchestrator.estimates.agreement import AgreementOverSteps, agreement_over_steps, consistency_over_steps
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.multibootstrap import MultiBootstrap, multi_bootstrap
@@ -110,16 +109,12 @@ def _answers(question: Question) -> tuple[list[str], Answers]:
     """Return the names of the items, and who answered which right, at every step."""
     prefix = f"{question.options.metric}." if question.options.metric else ""
     tables = {name: rows_of(question.tables, name) for name in question.metrics() if name.startswith(prefix)}
-    items = [name for name, rows in tables.items() if rows.num_rows and _is_of_one(rows["total"])]
+    items = [name for name, rows in tables.items() if is_item(rows)]
     if len(items) < 2:
         raise QueryError(_NO_ITEMS)
     wanted = pa.concat_tables([tables[name] for name in items])
     columns = (wanted[name].to_pylist() for name in ("run_id", "step", "metric", "correct"))
     return items, {(run, step, item): correct for run, step, item, correct in zip(*columns, strict=True)}
-
-
-def _is_of_one(total: pa.ChunkedArray) -> bool:
-    return total.null_count == 0 and bool(pc.all(pc.equal(total, 1)).as_py())
 
 
 def _declared_seeds(question: Question, condition: ConditionSummary) -> set[Seeds]:

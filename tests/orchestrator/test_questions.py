@@ -224,6 +224,16 @@ def test_bad_options_are_refused(options: dict[str, object], told: str) -> None:
         Options(**options)  # type: ignore[arg-type]
 
 
+def test_single_items_set_no_run_apart_and_are_no_part_of_a_state(whole: Study, answers: dict[str, object]) -> None:
+    assert "items.0" in Question(*whole, Options()).metrics()
+    every = [ACCURACY, CARRIES, LOSS]
+    assert list(answers["outliers"][WIDTHS[2]].metrics) == every  # type: ignore[index]
+    assert list(answers["states"].metrics) == every  # type: ignore[attr-defined]
+    alone = asked("outliers", whole, Options(metric=LOSS))
+    assert alone[WIDTHS[2]].metrics == (LOSS,)  # type: ignore[index]
+    assert alone[WIDTHS[2]].outliers.z.shape[1] == 1  # type: ignore[index]
+
+
 def test_standing_estimates_are_the_answers(whole: Study, answers: dict[str, object]) -> None:
     rows = standing(Question(*whole, Options())).to_pylist()
     by_name = {(row["question"], row["name"], row["condition"]): row for row in rows}
