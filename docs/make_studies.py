@@ -25,6 +25,7 @@ STUDIES = ROOT / "jobs" / "studies"
 MAPPINGS = ROOT / "docs" / "examples"
 PICTURES = ROOT / "docs" / "images" / "studies"
 PARENTS = re.compile(r"^ +study: (\S+\.yaml)$", re.MULTILINE)  # of a fork
+SEED_NUMBERS = ("first", "init", "data")  # in the design of a study; the last two are counts where it is crossed
 SECOND_FIRST = 10_000  # the first seed of every second block; no shipped study's own block goes so far
 EXPOSURES = (0, 1, 2, 5, 10, 50, 100)  # of planted.yaml
 Words = tuple[str, ...]
@@ -35,7 +36,7 @@ class Shown:
     """A miniature, what is asked of it, and its figures, as arguments of `seedbed estimate` and `seedbed plot`.
 
     figures  name of the file → kind and options; the first one is on the page
-    alone    its seeds are those of the studies that it begins from, so it has no second block by itself
+    alone    its seeds are those of the studies that it begins from
     imported it was trained elsewhere: its table is given, and MAPPINGS has a file of its name that says what is in it
     """
 
@@ -207,7 +208,7 @@ def main() -> int:
         return copy_pictures(chosen, given.store)
     if given.table:
         return 0 if run_one(chosen[0], Path(given.table), chosen[0].study, given.store) else 1
-    chosen = [shown for shown in chosen if not (shown.imported or (given.second and shown.alone))]
+    chosen = [shown for shown in chosen if not shown.imported]
     return run_all(chosen, given.store, second=given.second)
 
 
@@ -270,20 +271,41 @@ def folder_of(store: str, name: str) -> Path:
     return place.parent / f"{place.name}.report" / name
 
 
-def second_block(name: str, folder: Path) -> tuple[Path, str]:
-    """Write the study with seeds from SECOND_FIRST on as a study of its own; returns file and name."""
-    text = study_file(name).read_text(encoding="utf-8")
-    other = f"{name}-second"
-    for old, new in ((f"study: {name}\n", f"study: {other}\n"), ("seeds: {", f"seeds: {{first: {SECOND_FIRST}, ")):
-        if text.count(old) != 1:
-            raise ValueError(f"{name}.yaml has {old!r} {text.count(old)} times, not once")
-        text = text.replace(old, new)
+def second_block(name: str, folder: Path, *, below: bool = False) -> tuple[Path, str]:
+    """Write the study with other seeds, from SECOND_FIRST on, as a study of its own; returns file and name.
+
+    Where a study has no seeds but those of the studies that it begins from, these are written with others, too, down to
+    the first one (`below` is said of those); the parents of any other fork stay, because its children have other seeds.
+    """
+    text, other = study_file(name).read_text(encoding="utf-8"), f"{name}-second"
+    alone = any(shown.alone for shown in SHOWN if shown.study == name)
+    text = _replaced(text, f"study: {name}\n", f"study: {other}\n", name)
+    if not alone:
+        line = next(line for line in text.splitlines() if line.startswith("seeds: {"))
+        numbers = SEED_NUMBERS if "_only" in line else SEED_NUMBERS[:1]  # where a seed is held, it is held elsewhere
+        moved = line
+        for key in numbers:
+            moved = re.sub(rf"\b{key}: (\d+)", lambda found, key=key: f"{key}: {int(found[1]) + SECOND_FIRST}", moved)
+        if "first: " not in line:
+            moved = moved.replace("{", f"{{first: {SECOND_FIRST}, ", 1)
+        text = _replaced(text, line, moved, name)
     folder.mkdir(parents=True, exist_ok=True)
-    for parents in PARENTS.findall(text):  # the same ones: the children's seeds are others
-        shutil.copy(STUDIES / parents, folder / parents)
+    for parents in PARENTS.findall(text):
+        if alone or below:
+            file, _ = second_block(parents.removesuffix(".yaml"), folder, below=True)
+            text = _replaced(text, f"  study: {parents}\n", f"  study: {file.name}\n", name)
+        else:
+            shutil.copy(STUDIES / parents, folder / parents)
     file = folder / f"{other}.yaml"
     file.write_text(text, encoding="utf-8")
     return file, other
+
+
+def _replaced(text: str, old: str, new: str, name: str) -> str:
+    """Return a study's text with what stands in it once replaced; raises ValueError where it does not."""
+    if text.count(old) != 1:
+        raise ValueError(f"{name}.yaml has {old!r} {text.count(old)} times, not once")
+    return text.replace(old, new)
 
 
 def copy_pictures(chosen: Sequence[Shown], store: str) -> int:

@@ -40,7 +40,7 @@ SHOWN = {one.study: one for one in MADE.SHOWN if not one.imported}
 IMPORTED = {one.study: one for one in MADE.SHOWN if one.imported}
 
 
-@pytest.fixture(params=sorted(name for name in SHOWN if name != "basins-inits"))  # it has its page with `basins`
+@pytest.fixture(params=sorted(name for name in SHOWN if name != "basins-inits"))  # it has all with `basins`
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -79,10 +79,32 @@ def test_the_full_configuration_can_be_planned(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(name for name, shown in SHOWN.items() if not shown.alone))
 def test_the_second_block_is_the_same_study_on_other_seeds(name: str, tmp_path: Path) -> None:
-    file, other = make_studies().second_block(name, tmp_path)
+    file, other = MADE.second_block(name, tmp_path)
     first, second = read_study(FOLDER / f"{name}.yaml"), parse_study(file.read_text(), file.name, FOLDER)
     assert second.name == other == f"{name}-second"
     assert [point.id for point in first.points] == [point.id for point in second.points]
+    assert_other_seeds(first, second)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, shown in SHOWN.items() if shown.alone))
+def test_the_second_block_of_what_has_no_seeds_of_its_own_begins_from_others(name: str, tmp_path: Path) -> None:
+    first, second = read_study(FOLDER / f"{name}.yaml"), read_study(MADE.second_block(name, tmp_path)[0])
+    assert second.name == f"{name}-second"
+    assert {run.id for run in first.runs}.isdisjoint(run.id for run in second.runs)
+    assert len(first.runs) == len(second.runs)
+    begun = 0
+    while first.settings.fork and second.settings.fork:
+        first, second = (
+            read_study(FOLDER / first.settings.fork.study),
+            read_study(tmp_path / second.settings.fork.study),
+        )
+        assert second.name == f"{first.name}-second"
+        begun += 1
+    assert begun
+    assert_other_seeds(first, second)
+
+
+def assert_other_seeds(first: Study, second: Study) -> None:
     assert len(first.runs) == len(second.runs)
     for which in ("init", "data"):
         seeds = [{getattr(run.seeds, which) for run in study.runs} for study in (first, second)]
