@@ -1,15 +1,21 @@
-"""What probes measure beside a task's own sets: names of ours, and what the lm-evaluation-harness shall ask.
+"""What probes measure beside a task's own sets: names of ours, some with options, and what the harness shall ask.
 
     measure:
       - weights
+      - shapley: {set: trees, items: 64, token: "[hidden]"}
       - harness: {tasks: [agreement, lambada_openai], folder: questions, fewshot: 0, limit: 200}
 
-A study file names a folder; a run's spec has the files in it, each by its digest.
+A study file names a folder; a run's spec has the files in it, each by its digest. A name alone of what has options,
+such as `shapley`, stands for all of its defaults.
 """
 
-from typing import Annotated, Any, Literal, TypeGuard
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeGuard, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from jobs.faults import near
 
 Named = Literal["weights", "similarity", "attention", "linear-probe", "structural-probe", "interdependence"]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]{0,127}$")]
@@ -61,18 +67,79 @@ class AskedHarness(_Form):
     harness: HarnessSpec
 
 
-def _kind(data: Any) -> str:
-    return "harness" if isinstance(data, dict | BaseModel) else "str"
+class ShapleySpec(_Form):
+    """How far inputs act together, pair by pair (`workers/shapley_probe.py`).
+
+    set           the held-out set that is asked
+    items         its first so many
+    token         what stands for a token that is left out; null: the token at its place in another item
+    window        of the tokens from which an answer follows the nearest so many are features; the others stay
+    permutations  drawn for each item of more than 8 features; of fewer all subsets are asked
+    """
+
+    set: str = "heldout"
+    items: Annotated[int, Field(ge=2)] = 64
+    token: str | None = None
+    window: Annotated[int, Field(ge=2, le=62)] = 16  # a subset is a number of as many bits
+    permutations: Annotated[int, Field(ge=2)] = 8
 
 
-_UNKNOWN = Discriminator(_kind)
-RuledMeasure = Annotated[Annotated[Named, Tag("str")] | Annotated[RuledHarness, Tag("harness")], _UNKNOWN]
-Measure = Annotated[Annotated[Named, Tag("str")] | Annotated[AskedHarness, Tag("harness")], _UNKNOWN]
+class AskedShapley(_Form):
+    """Shapley interactions among the measures, of a study file and of a run's spec."""
+
+    shapley: ShapleySpec
 
 
-def harness_in(measures: tuple[str | AskedHarness, ...]) -> HarnessSpec | None:
+_WITHOUT_NEED = ("shapley",)  # what has options, all of them with defaults
+_KNOWN = (*get_args(Named), "harness", "shapley")
+
+
+def _told_apart(*forms: type[_Form]) -> Discriminator:
+    """Tell names from mappings; a mapping with a wrong key is of the form that has the nearest name."""
+    named = {next(iter(form.model_fields)): form.__name__ for form in forms}
+
+    def kind(data: Any) -> str:
+        if isinstance(data, BaseModel):
+            return type(data).__name__
+        if not isinstance(data, dict):
+            return "str"
+        return named[get_close_matches(str(next(iter(data), "")), named, n=1, cutoff=0.0)[0]]
+
+    return Discriminator(kind)
+
+
+def _written_out(data: Any) -> Any:
+    if not isinstance(data, str) or data in get_args(Named):
+        return data
+    if data in _WITHOUT_NEED:
+        return {data: {}}
+    raise ValueError(f"nothing is measured under this name; there are {', '.join(_KNOWN)}{near(data, _KNOWN)}")
+
+
+_Alone, _Shapley = Annotated[Named, Tag("str")], Annotated[AskedShapley, Tag("AskedShapley")]
+RuledMeasure = Annotated[
+    Annotated[
+        _Alone | _Shapley | Annotated[RuledHarness, Tag("RuledHarness")], _told_apart(AskedShapley, RuledHarness)
+    ],
+    BeforeValidator(_written_out),
+]
+Measure = Annotated[
+    Annotated[
+        _Alone | _Shapley | Annotated[AskedHarness, Tag("AskedHarness")], _told_apart(AskedShapley, AskedHarness)
+    ],
+    BeforeValidator(_written_out),
+]
+Asked = str | AskedHarness | AskedShapley  # a measure of a run's spec
+
+
+def harness_in(measures: Iterable[Asked]) -> HarnessSpec | None:
     """Return what the harness asks, if it does."""
     return next((one.harness for one in measures if isinstance(one, AskedHarness)), None)
+
+
+def shapleys_in(measures: Iterable[Asked]) -> tuple[ShapleySpec, ...]:
+    """Return of which sets it is asked how far inputs act together, and how."""
+    return tuple(one.shapley for one in measures if isinstance(one, AskedShapley))
 
 
 def is_ruled(measure: Any) -> TypeGuard[dict[str, Any]]:

@@ -333,6 +333,7 @@ class Condition(Spec):
              word on which a word depends; `linear-probe`: whether a linear map reads the task's labels off its layers;
              `structural-probe`: whether a linear map of its layers puts words as far apart as their tree does;
              `interdependence`: how far two words put more into the state of a recurrent model than each of them;
+             `shapley`: how far two inputs change an answer more than each of them;
              `harness`: what the lm-evaluation-harness asks (`measures.py`)
     polca    how the change of the parent's loss is taken apart along directions, of a fork that is only measured
     """

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs.measures import AskedHarness
+from jobs.faults import near
+from jobs.measures import Asked, ShapleySpec, shapleys_in
 from jobs.polca import PolcaSpec
 from jobs.records import Status
 from jobs.seeds import Streams
@@ -29,6 +30,7 @@ from workers.interdependence import interdependence_measures
 from workers.linear_probe import LOOKED_AT, checked_labels, first_items, probe_measures
 from workers.memory import is_out_of_memory
 from workers.polca import Past, polca_rows
+from workers.shapley_probe import Questions, asked_of, questions_of, shapley_measures
 from workers.similarity import similarities
 from workers.structural_probe import structure_measures
 from workers.weight_statistics import weight_statistics
@@ -105,13 +107,14 @@ class Probes:
     streams: Sequence[Streams]
     crew: Crew
     shards: Rows
-    measured: Sequence[str | AskedHarness] = ()
+    measured: Sequence[Asked] = ()
     ends: tuple[Layered, Layered] | None = None
     polca: PolcaSpec | None = None
     pasts: Sequence[Past] = ()
     harness: Harness | None = None
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
     _labels: dict[int, dict[str, dict[str, NDArray[np.int64]]]] = field(default_factory=dict)
+    _questions: dict[tuple[int, str], Questions] = field(default_factory=dict)
 
     def measure(self, step: int, engine: Engine, tally: Tally) -> None:
         """Add the rows of every alive run at `step`, and begin a new tally."""
@@ -127,6 +130,8 @@ class Probes:
             self._measure_set(name, step, engine)
         if "weights" in self.measured:
             self._measure_weights(step, engine)
+        for asked in shapleys_in(self.measured):
+            self._measure_interactions(step, engine, asked)
         if self.polca:
             self._take_apart(step, self.polca)
         if self.harness:
@@ -141,15 +146,40 @@ class Probes:
 
     def _take_apart(self, step: int, spec: PolcaSpec) -> None:
         for member in self.crew.alive:
-            found = self._sets[member.slot].get(spec.set)
-            if found is None:
-                told = f"has no held-out set {spec.set!r}: there are {', '.join(self._sets[member.slot])}"
-                self._fail(member, step, ValueError(told))
+            try:
+                found = self._set_of(member, spec.set)
+            except ValueError as error:
+                self._fail(member, step, error)
                 continue
             streams, begin = self.streams[member.slot], self.crew.progress.begin
             batch, past = first_items(found, spec.items), self.pasts[member.slot]
             for at, metric, value, correct, total in polca_rows(spec, self.task, batch, past, streams, begin):
                 self._add(member, at, metric, value, correct, total)
+
+    def _set_of(self, member: Member, name: str) -> Batch:
+        sets = self._sets[member.slot]
+        if name not in sets:
+            raise ValueError(f"has no held-out set {name!r}: there are {', '.join(sets)}{near(name, sets)}")
+        return sets[name]
+
+    def _measure_interactions(self, step: int, engine: Engine, spec: ShapleySpec) -> None:
+        for member in self.crew.alive:
+            key = member.slot, spec.set
+            if key not in self._questions:
+                try:
+                    batch = self._set_of(member, spec.set)
+                    self._questions[key] = questions_of(spec, self.task, batch, self.streams[member.slot])
+                except ValueError as error:
+                    self._fail(member, step, error)
+        alive = [member.slot for member in self.crew.alive]
+        if not alive:
+            return
+        slots = [slot if slot in alive else alive[0] for slot in range(len(self.streams))]
+        asked = [self._questions[slot, spec.set] for slot in slots]
+        values = asked_of(engine, asked, self.crew.progress.begin)
+        for member in self.crew.alive:
+            found = shapley_measures(spec.set, asked[member.slot], values[member.slot])
+            self._add_all(member, step, found)
 
     def _ask(self, harness: Harness, step: int, engine: Engine) -> None:
         everyone = parameters_of(engine)

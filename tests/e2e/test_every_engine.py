@@ -43,7 +43,7 @@ engine: ENGINE
 optimizer: {learning_rate: {piecewise: [[0, 1.0e-2], [4, 1.0e-12]]}, weight_decay: 0.0}
 training: {steps: 6, batch_size: 4, masking: 0.3}
 probes: {every: 2}
-measure: [weights, attention, linear-probe, structural-probe]
+measure: [weights, attention, linear-probe, structural-probe, {shapley: {items: 3}}]
 checkpoints: {milestones: [2, 4], rolling: {every: 2}}
 seeds: {design: paired, count: 2}
 execution: {pack_width: 2}
@@ -60,7 +60,7 @@ measure: [interdependence]
 seeds: {design: paired, count: 2}
 execution: {pack_width: 2}
 """
-ALL = "[weights, attention, linear-probe, structural-probe]"
+ALL = "[weights, attention, linear-probe, structural-probe, {shapley: {items: 3}}]"
 FEW = PARENTS.replace(f"measure: {ALL}\n", "").replace("count: 2", "count: 1")
 CHILDREN = FEW.replace("study: parents", "study: children").replace("steps: 6", "steps: 8") + (
     "fork: {study: parents.yaml, steps: [2, last], redraw: [init, data], reinitialise: [LAYER]}\n"
@@ -202,6 +202,7 @@ PROMISED: dict[str, Callable[[World], None]] = {
     "`measure: [linear-probe]`": metric("trees.probe.relation.1", "trees.selectivity.relation.0"),
     "`measure: [structural-probe]`": metric("trees.structure.1", "trees.structure_selectivity.0"),
     "`measure: [interdependence]` of an `lstm`": taken_apart,
+    "`measure: [shapley]`": metric("heldout.shapley_alone", "heldout.shapley_share"),
     "`measure: [similarity]` of lines": alike,
     "`fork`, modules drawn anew": forked,
     "`fork: {line: …}`": on_lines,
@@ -217,6 +218,7 @@ REFUSED: dict[str, tuple[str, tuple[str, str], str]] = {
     "`measure: [linear-probe]`": (PARENTS, (ALL, "[linear-probe]"), "reports its own"),
     "`measure: [structural-probe]`": (PARENTS, (ALL, "[structural-probe]"), "reports its own"),
     "`measure: [interdependence]` of an `lstm`": (COMPOSED, ("", ""), "reports its own"),
+    "`measure: [shapley]`": (PARENTS, (ALL, "[shapley]"), "reports its own"),
     "`measure: [similarity]` of lines": (POINTS + ALIKE, ("", ""), "both models in one process|reports its own"),
     "`fork`, modules drawn anew": (CHILDREN, ("", ""), "a script takes up its own checkpoints alone"),
     "`fork: {line: …}`": (POINTS, ("", ""), "a script takes up its own checkpoints alone"),

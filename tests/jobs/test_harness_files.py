@@ -96,7 +96,7 @@ def test_what_a_file_includes_is_part_of_its_task(folder: Path) -> None:
         ("tasks: [colours], ", "", "is required"),
         ("limit: 5", "limits: 5", "unknown key; did you mean 'limit'"),
         ("limit: 5", "limit: 0", "greater than or equal to 1"),
-        ("  - weights\n", "  - weighst\n", "'weights', 'similarity', 'attention'"),
+        ("  - weights\n", "  - weighst\n", "there are weights, similarity, .*did you mean 'weights'"),
         (", train: false", "", "ended: give fork, with train: false"),
         ("fork: {study: parents.yaml, steps: [0, last], train: false}\n", "", "ended: give fork, with train: false"),
         ("  - weights\n", "  - harness: {tasks: [colours]}\n", "the harness is there twice"),
