@@ -34,7 +34,7 @@ english: setup  ## train 16 language models on the English of the installed pack
 
 # What takes minutes, because it kills real processes or repeats a study thousands of times.
 SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/e2e tests/orchestrator/mirrors tests/sim tests/test_integrations.py \
-	$(addprefix tests/workers/test_,harness.py interdependence.py low_rank.py odd_sizes.py polca.py processes.py scripted.py shown.py structural_probe.py zero.py)
+	$(addprefix tests/workers/test_,harness.py interdependence.py low_rank.py odd_sizes.py polca.py processes.py scripted.py shapley_probe.py shown.py steps_alike.py structural_probe.py zero.py)
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations 12 --durations-min 4 -m "not slow" --ignore=tests/browser $(addprefix --ignore=,$(SYSTEM))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from jobs.faults import near
-from jobs.measures import harness_in, shapleys_in
+from jobs.measures import harness_in, shapleys_in, steps_in
 from jobs.scalar import ever
 from jobs.seeds import Seeds, Streams
 from jobs.spec import Condition, GptSpec, HuggingFaceSpec, LstmSpec, MlpSpec, OptimizerSpec, PackedSpec
@@ -29,7 +29,7 @@ def language_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, st
     if is_noisy and not isinstance(condition.model, GptSpec):
         yield ("optimizer", "trust_region_noise"), "is put on embeddings, which a model of family: gpt has"
     yield from _finetuning_faults(condition, task)
-    yield from _shapley_faults(condition, task)
+    yield from _option_faults(condition, task)
     if condition.polca and not isinstance(condition.engine, PackedSpec):
         yield ("polca",), "looks at seed-batched models, of which there is a plain form with all derivatives"
     if harness_in(condition.measure) and (
@@ -75,7 +75,7 @@ def _set_faults(name: str, task: Task) -> Iterator[str]:
         yield f"{name!r} asks for nothing, so there is no loss that could fall"
 
 
-def _shapley_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, str]]:
+def _option_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, str]]:
     asked = shapleys_in(condition.measure)
     for one in asked:
         if one.token is not None and one.token not in task.vocabulary:
@@ -83,3 +83,6 @@ def _shapley_faults(condition: Condition, task: Task) -> Iterator[tuple[Keys, st
             yield ("measure",), f"shapley.token: {told}"
     if len({one.set for one in asked}) < len(asked):
         yield ("measure",), "shapley is asked of one set twice: once is enough"
+    looks = steps_in(condition.measure)
+    if len({one.set for one in looks}) < len(looks):
+        yield ("measure",), "similarity over steps reads one set twice: name all that it is compared with in one `to`"

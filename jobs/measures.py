@@ -3,10 +3,11 @@
     measure:
       - weights
       - shapley: {set: trees, items: 64, token: "[hidden]"}
+      - similarity: {steps: {every: 100}, to: [last, before]}
       - harness: {tasks: [agreement, lambada_openai], folder: questions, fewshot: 0, limit: 200}
 
-A study file names a folder; a run's spec has the files in it, each by its digest. A name alone of what has options,
-such as `shapley`, stands for all of its defaults.
+A study file names a folder; a run's spec has the files in it, each by its digest. `shapley` alone stands for all of its
+defaults, `similarity` alone for that to the other end of a line.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeGuard, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from jobs.faults import near
+from jobs.schedule import Schedule, steps_of
 
 Named = Literal["weights", "similarity", "attention", "linear-probe", "structural-probe", "interdependence"]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]{0,127}$")]
@@ -90,6 +92,35 @@ class AskedShapley(_Form):
     shapley: ShapleySpec
 
 
+class StepsSpec(_Form):
+    """How alike a run's layers at some of its steps are to those at others, of a fork that is only measured.
+
+    steps  of the run that is looked back at; the first and the last, at which the fork begins, are always in
+    to     what each of them is compared with: the last, the one before it among them, or each of them
+    set    the held-out set that is read
+    items  its first so many
+    """
+
+    steps: Schedule
+    to: Annotated[
+        tuple[Literal["last", "before", "each"], ...],
+        BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+        Field(strict=False, min_length=1),
+    ] = ("last",)
+    set: str = "heldout"
+    items: Annotated[int, Field(ge=2, le=256)] = 256  # what engines show of a set
+
+    def looked_at(self, last: int) -> tuple[int, ...]:
+        """Return the steps of a run of `last` steps that there are rows of, ascending."""
+        return steps_of(self.steps, last)
+
+
+class AskedSteps(_Form):
+    """Similarity over a run's own steps among the measures, of a study file and of a run's spec."""
+
+    similarity: StepsSpec
+
+
 _WITHOUT_NEED = ("shapley",)  # what has options, all of them with defaults
 _KNOWN = (*get_args(Named), "harness", "shapley")
 
@@ -116,20 +147,23 @@ def _written_out(data: Any) -> Any:
     raise ValueError(f"nothing is measured under this name; there are {', '.join(_KNOWN)}{near(data, _KNOWN)}")
 
 
-_Alone, _Shapley = Annotated[Named, Tag("str")], Annotated[AskedShapley, Tag("AskedShapley")]
+_Plain = Annotated[Named, Tag("str")]
+_Options = Annotated[AskedShapley, Tag("AskedShapley")] | Annotated[AskedSteps, Tag("AskedSteps")]
 RuledMeasure = Annotated[
     Annotated[
-        _Alone | _Shapley | Annotated[RuledHarness, Tag("RuledHarness")], _told_apart(AskedShapley, RuledHarness)
+        _Plain | _Options | Annotated[RuledHarness, Tag("RuledHarness")],
+        _told_apart(AskedShapley, AskedSteps, RuledHarness),
     ],
     BeforeValidator(_written_out),
 ]
 Measure = Annotated[
     Annotated[
-        _Alone | _Shapley | Annotated[AskedHarness, Tag("AskedHarness")], _told_apart(AskedShapley, AskedHarness)
+        _Plain | _Options | Annotated[AskedHarness, Tag("AskedHarness")],
+        _told_apart(AskedShapley, AskedSteps, AskedHarness),
     ],
     BeforeValidator(_written_out),
 ]
-Asked = str | AskedHarness | AskedShapley  # a measure of a run's spec
+Asked = str | AskedHarness | AskedShapley | AskedSteps  # a measure of a run's spec
 
 
 def harness_in(measures: Iterable[Asked]) -> HarnessSpec | None:
@@ -145,3 +179,8 @@ def shapleys_in(measures: Iterable[Asked]) -> tuple[ShapleySpec, ...]:
 def is_ruled(measure: Any) -> TypeGuard[dict[str, Any]]:
     """Return whether an entry of `measure` in a study file is the harness, right or wrong."""
     return isinstance(measure, dict) and isinstance(measure.get("harness"), dict)
+
+
+def steps_in(measures: Iterable[Asked]) -> tuple[StepsSpec, ...]:
+    """Return at which steps of its past a run is compared with itself, and on which sets."""
+    return tuple(one.similarity for one in measures if isinstance(one, AskedSteps))

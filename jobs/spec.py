@@ -329,7 +329,8 @@ class Condition(Spec):
     """One point of the grid: everything that decides a run except its seeds.
 
     measure  what probes measure beside the task's own sets; `weights`: statistics of the weights; `similarity`: of a
-             run on a line, how alike its layers are to those of the other end; `attention`: whether its heads find the
+             run on a line, how alike its layers are to those of the other end, or, with options, of a run that is
+             looked back at, to those at its other steps; `attention`: whether its heads find the
              word on which a word depends; `linear-probe`: whether a linear map reads the task's labels off its layers;
              `structural-probe`: whether a linear map of its layers puts words as far apart as their tree does;
              `interdependence`: how far two words put more into the state of a recurrent model than each of them;

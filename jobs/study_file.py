@@ -19,7 +19,7 @@ from jobs.fork import ForkPoint, ForkRule, model_of
 from jobs.harness_files import resolved
 from jobs.identity import condition_id, condition_spec
 from jobs.language_faults import language_faults
-from jobs.measures import RuledHarness
+from jobs.measures import AskedSteps, RuledHarness
 from jobs.script_files import find_script
 from jobs.spec import (
     SCRIPT_TASK,
@@ -125,6 +125,11 @@ class _Reader:
         asks = any(isinstance(one, RuledHarness) for one in settings.measure)
         if asks and (settings.fork is None or settings.fork.train):
             told = "the harness asks checkpoints of runs that have ended: give fork, with train: false"
+            self._add(("measure",), told)
+        if any(isinstance(one, AskedSteps) for one in settings.measure) and not _looks_back(settings):
+            told = (
+                "similarity over steps looks at runs that have ended: give a fork with `train: false`, without a line"
+            )
             self._add(("measure",), told)
 
     def _check_similarity(self, settings: StudySettings, engines: list[EngineSpec]) -> None:

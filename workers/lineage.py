@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jobs.errors import Corrupt, NotFound, SeedbedError
 from jobs.findings import Finding
+from jobs.measures import steps_in
 from jobs.schedule import steps_of
 from jobs.store import Store
 from workers.checkpoint import Link, Saved, checkpoints_of, read_slice
@@ -27,7 +28,9 @@ def planned_probes(stored: StoredRun) -> list[int]:
     """Return the steps at which a run that has ended must have rows, ascending."""
     steps = steps_of(stored.condition.probes, stored.condition.training.steps)
     polca = stored.condition.polca
-    looked_at = polca.looked_at(stored.first_step) if polca else ()
+    looked_at = set(polca.looked_at(stored.first_step)) if polca else set()
+    for look in steps_in(stored.condition.measure):
+        looked_at |= set(look.looked_at(stored.first_step))
     return sorted({stored.first_step, *(step for step in steps if step >= stored.first_step), *looked_at})
 
 

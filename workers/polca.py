@@ -43,10 +43,10 @@ _NO_CHANGE = 1e-12  # of the mean slope, beside its size: nothing can be shared 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known of a run that has ended: its weights at any step up to `last`, and its form as a plain module."""
+    """What is known of a run that has ended: its weights at any step up to `last`, and how its plain module is made."""
 
     weights: Callable[[int], Mapping[str, Tensor]]
-    module: nn.Module
+    module: Callable[[], nn.Module]
     last: int
 
 
@@ -85,7 +85,7 @@ def polca_rows(
     begin  is told what is done next, once for each step of the run
     """
     with one_thread():
-        landscape = Landscape(past.module, batch)
+        landscape = Landscape(past.module(), batch)
         directions = directions_of(spec, landscape, past, streams, begin)
         apart = taken_apart(spec, landscape, past, directions, begin)
         return list(_rows(spec, task, batch, directions, apart))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.faults import near
-from jobs.measures import Asked, ShapleySpec, shapleys_in
+from jobs.measures import Asked, ShapleySpec, StepsSpec, shapleys_in, steps_in
 from jobs.polca import PolcaSpec
 from jobs.records import Status
 from jobs.seeds import Streams
@@ -32,6 +32,7 @@ from workers.memory import is_out_of_memory
 from workers.polca import Past, polca_rows
 from workers.shapley_probe import Questions, asked_of, questions_of, shapley_measures
 from workers.similarity import similarities
+from workers.steps_alike import rows_over_steps
 from workers.structural_probe import structure_measures
 from workers.weight_statistics import weight_statistics
 
@@ -99,7 +100,8 @@ class Probes:
 
     measured  what is measured beside the task's held-out sets
     ends      of runs on lines: their engine and one that holds the other ends, to be compared layer by layer
-    polca     how the past of each run is taken apart, and `pasts`: what is known of it, by slot
+    polca     how the past of each run is taken apart
+    pasts     what is known of the past of each run, by slot, where it is looked back at
     harness   who asks the tasks of the lm-evaluation-harness, if they are asked
     """
 
@@ -132,6 +134,8 @@ class Probes:
             self._measure_weights(step, engine)
         for asked in shapleys_in(self.measured):
             self._measure_interactions(step, engine, asked)
+        for look in steps_in(self.measured):
+            self._compare_steps(step, engine, look)
         if self.polca:
             self._take_apart(step, self.polca)
         if self.harness:
@@ -145,30 +149,31 @@ class Probes:
             self._add(member, step, "fast_forward.flops", tried * forward.flops)
 
     def _take_apart(self, step: int, spec: PolcaSpec) -> None:
+        sets = self._set_of_all(step, spec.set)
         for member in self.crew.alive:
-            try:
-                found = self._set_of(member, spec.set)
-            except ValueError as error:
-                self._fail(member, step, error)
-                continue
             streams, begin = self.streams[member.slot], self.crew.progress.begin
-            batch, past = first_items(found, spec.items), self.pasts[member.slot]
+            batch, past = first_items(sets[member.slot], spec.items), self.pasts[member.slot]
             for at, metric, value, correct, total in polca_rows(spec, self.task, batch, past, streams, begin):
                 self._add(member, at, metric, value, correct, total)
 
-    def _set_of(self, member: Member, name: str) -> Batch:
-        sets = self._sets[member.slot]
-        if name not in sets:
-            raise ValueError(f"has no held-out set {name!r}: there are {', '.join(sets)}{near(name, sets)}")
-        return sets[name]
+    def _set_of_all(self, step: int, name: str) -> list[Batch]:
+        """Return the held-out set of this name of each slot, after ending runs that have none; [] where all are."""
+        for member in self.crew.alive:
+            sets = self._sets[member.slot]
+            if name not in sets:
+                told = f"has no held-out set {name!r}: there are {', '.join(sets)}{near(name, sets)}"
+                self._fail(member, step, ValueError(told))
+        alive = [member.slot for member in self.crew.alive]
+        slots = [slot if slot in alive else alive[0] for slot in range(len(self.streams))] if alive else []
+        return [self._sets[slot][name] for slot in slots]
 
     def _measure_interactions(self, step: int, engine: Engine, spec: ShapleySpec) -> None:
+        sets = self._set_of_all(step, spec.set)
         for member in self.crew.alive:
-            key = member.slot, spec.set
+            key, streams = (member.slot, spec.set), self.streams[member.slot]
             if key not in self._questions:
                 try:
-                    batch = self._set_of(member, spec.set)
-                    self._questions[key] = questions_of(spec, self.task, batch, self.streams[member.slot])
+                    self._questions[key] = questions_of(spec, self.task, sets[member.slot], streams)
                 except ValueError as error:
                     self._fail(member, step, error)
         alive = [member.slot for member in self.crew.alive]
@@ -180,6 +185,15 @@ class Probes:
         for member in self.crew.alive:
             found = shapley_measures(spec.set, asked[member.slot], values[member.slot])
             self._add_all(member, step, found)
+
+    def _compare_steps(self, step: int, engine: Engine, spec: StepsSpec) -> None:
+        sets = self._set_of_all(step, spec.set)
+        if sets:
+            inputs = np.stack([one.inputs[: spec.items] for one in sets])
+            found = rows_over_steps(spec, engine, inputs, self.pasts, self.crew.progress.begin)
+            for member in self.crew.alive:
+                for at, metric, value in found[member.slot]:
+                    self._add(member, at, metric, value)
 
     def _ask(self, harness: Harness, step: int, engine: Engine) -> None:
         everyone = parameters_of(engine)

@@ -16,6 +16,7 @@ import torch
 
 from jobs.claims import FRESH
 from jobs.errors import Corrupt, ModelError, NotFound, SeedbedError
+from jobs.measures import steps_in
 from jobs.origin import Origin
 from jobs.records import METRICS
 from jobs.schedule import steps_of
@@ -26,6 +27,7 @@ from jobs.tasks.task import Task
 from workers.batches import Batches
 from workers.checkpoint import Kind, Link, Saved, State, checkpoints_of, join, read_slice, slice_digest
 from workers.crew import Crew, Member
+from workers.determinism import one_thread
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
 from workers.fast_forward import KIND
@@ -294,16 +296,19 @@ def pasts_of(
     store: Store, origins: Sequence[Origin | None], condition: Condition, task: Task, progress: Progress
 ) -> list[Past]:
     """Return what is known of the runs from which these begin, one for each, if they are looked at."""
-    if condition.polca is None:
+    if condition.polca is None and not steps_in(condition.measure):
         return []
     return [_past_of(store, origin, condition, task, progress) for origin in origins if origin]
 
 
 def _past_of(store: Store, origin: Origin, condition: Condition, task: Task, progress: Progress) -> Past:
     def weights(step: int) -> Mapping[str, torch.Tensor]:
-        return replay(store, origin.run_id, step, progress=progress).weights
+        with one_thread():  # which puts back what training there sets for itself
+            return replay(store, origin.run_id, step, progress=progress).weights
 
-    module = whole_of(condition, len(task.vocabulary), task.length, 0).model
+    def module() -> torch.nn.Module:
+        return whole_of(condition, len(task.vocabulary), task.length, 0).model
+
     return Past(weights, module, origin.step)
 
 

@@ -14,6 +14,7 @@ import typer
 
 from jobs.errors import ClusterError, LeaseLost
 from jobs.layout import PackKeys
+from jobs.measures import steps_in
 from jobs.records import Status
 from jobs.requests import StopWatch, stops
 from jobs.store import Store, open_store
@@ -164,7 +165,8 @@ def _train_parents(study: Study, store: Store, place: Callable[[], Cluster], *, 
 
 
 def _looks_at_unfinished(study: Study, store: Store) -> bool:
-    looked_at = {run.origin.run_id for run in study.runs if run.origin and run.point.condition.polca}
+    looks = {point.id for point in study.points if point.condition.polca or steps_in(point.condition.measure)}
+    looked_at = {run.origin.run_id for run in study.runs if run.origin and run.point.id in looks}
     return any(not standing.is_done for standing in read_standings(store, sorted(looked_at)).values())
 
 

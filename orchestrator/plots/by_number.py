@@ -1,4 +1,7 @@
-"""Metrics whose names differ in a number, such as seen_5.accuracy and seen_50.accuracy, drawn against that number."""
+"""Metrics whose names differ in a number, such as seen_5.accuracy and seen_50.accuracy, drawn against that number.
+
+Where the number is a step, as of heldout.cka.1.to_400, steps are drawn against steps.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +13,12 @@ from numpy.typing import NDArray
 
 from orchestrator.estimates.estimate import Estimate
 from orchestrator.plots.style import LINES, SERIES, jitter, scale_axis, short, span
+from orchestrator.summary import Curves
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 _MARKERS = "osD^vP*"
+_MOST_NAMED = 6  # steps on an axis
 
 
 def pattern_of(metric: str) -> str:
@@ -66,4 +72,32 @@ def against_number(
         axes.set_xticklabels([f"{number:g}" for number in numbers])
         axes.set_xlabel("the number * in the metric's name")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return axes
+
+
+def means_at(curves: Sequence[Curves]) -> tuple[Integers, Floats]:
+    """Return the steps at which any of the metrics was measured, and its mean over runs there [metric, step]."""
+    steps = np.unique(np.concatenate([one.steps for one in curves]))
+    means = np.full((len(curves), len(steps)), np.nan)
+    for row, one in zip(means, curves, strict=True):
+        counts = one.measured
+        sums = np.nansum(one.values, axis=0)
+        row[np.searchsorted(steps, one.steps)] = np.divide(
+            sums, counts, out=np.full(len(sums), np.nan), where=counts > 0
+        )
+    return steps, means
+
+
+def between_steps(
+    axes: Axes, steps: Integers, others: Sequence[int], means: Floats, scale: tuple[float, float]
+) -> Axes:
+    """Draw means [other step, step] as colours between the ends of a scale; returns the axes."""
+    axes.imshow(means, cmap="cividis", interpolation="nearest", origin="lower", vmin=scale[0], vmax=scale[1])
+    for axis, named in ((axes.xaxis, steps), (axes.yaxis, others)):
+        shown = np.unique(np.linspace(0, len(named) - 1, min(len(named), _MOST_NAMED)).astype(int))
+        axis.set_major_locator(FixedLocator(list(shown)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticklabels([f"{named[place]:,}" for place in shown])
+    axes.grid(visible=False)
+    axes.set(xlabel="step", ylabel="the step in the metric's name")
     return axes

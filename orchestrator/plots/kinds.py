@@ -305,6 +305,30 @@ def numbered(question: Question) -> Figure:
     return figure
 
 
+def steps(question: Question) -> Figure:
+    """Return the means over runs of metrics that name another step, at each step and of each other one."""
+    found = by_number.metrics_by_number(question.metric, question.metrics())
+    if len(found) < 2:
+        raise QueryError(f"{question.metric!r} names fewer than two steps: write * for it, as in heldout.cka.1.to_*")
+    others = sorted(found)
+    by_step = [question.summary(found[other]).conditions for other in others]
+    figure, panels = _panels(by_step[0], 3.5, widest=3, width=3.7)
+    drawn = [by_number.means_at([of[place].curves for of in by_step]) for place in range(len(panels))]
+    every = np.concatenate([means[np.isfinite(means)] for _, means in drawn])
+    for axes, condition, (at, means) in zip(panels, by_step[0], drawn, strict=False):
+        by_number.between_steps(axes, at, others, means, (float(every.min()), float(every.max())))
+        titled(axes, condition.condition.label, f"n = {len(condition.curves.run_ids)}")
+    label = by_number.pattern_of(question.metric)
+    figure.colorbar(panels[0].images[0], ax=panels, label=f"{label}, mean over runs", shrink=0.8)
+    _say(
+        figure,
+        question,
+        by_step[0],
+        "means over runs; white: not defined, as of layers that make the same of everything",
+    )
+    return figure
+
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -320,6 +344,7 @@ KINDS = {
         Kind(
             "numbered", "final values of metrics that differ in a number, against it (--metric seen_*.loss)", numbered
         ),
+        Kind("steps", "how alike layers are at any two steps (--metric heldout.cka.1.to_*)", steps),
         Kind("hidden", "clusters along directions beside the mean loss (a study with `polca`)", hidden),
         Kind("distances", "distances between runs and their groups", distances),
         Kind("lines", "heights on the straight lines between runs (a study with `fork: {line: …}`)", lines),

@@ -69,6 +69,10 @@ POINTS = FEW.replace("study: parents", "study: points") + (
     "fork: {study: parents.yaml, steps: [last], moments: zero, line: {pairs: all, points: 3}}\n"
 )
 ALIKE = "measure: [similarity]\n"
+LOOK = (
+    FEW.replace("study: parents", "study: look")
+    + "measure: [{similarity: {steps: {every: 2}}}]\nfork: {study: parents.yaml, steps: [last], train: false}\n"
+)
 BACK = FEW + "fork: {study: parents.yaml, steps: [last], train: false}\npolca: {steps: {every: 2}, basis: {every: 6}}\n"
 
 
@@ -96,6 +100,10 @@ class World:
     @cached_property
     def children(self) -> Library:
         return self._trained(CHILDREN) if self.parents else self.parents
+
+    @cached_property
+    def looks(self) -> Library:
+        return self._trained(LOOK) if self.parents else self.parents
 
     @cached_property
     def points(self) -> Library:
@@ -157,6 +165,17 @@ def alike(world: World) -> None:
     assert likeness[0] < 1
 
 
+def over_steps(world: World) -> None:
+    found = [world.measured(world.looks, "look", step) for step in (2, 6)]
+    assert [len(runs) for runs in found] == [2, 2]
+    before, end = ([values["heldout.cka.1.to_last"] for values in runs.values()] for runs in found)
+    assert all(0 < value < 1 - 1e-9 for value in before)
+    assert end == pytest.approx([1, 1], abs=1e-9)
+    ended = world.measured(world.parents, "parents", 6).values()
+    losses = sorted(values["heldout.loss"] for values in found[1].values())
+    assert losses == sorted(values["heldout.loss"] for values in ended), "it was what it is before and after"
+
+
 def forked(world: World) -> None:
     runs = world.children.declared("children").runs
     assert len(runs) == 4
@@ -203,6 +222,7 @@ PROMISED: dict[str, Callable[[World], None]] = {
     "`measure: [structural-probe]`": metric("trees.structure.1", "trees.structure_selectivity.0"),
     "`measure: [interdependence]` of an `lstm`": taken_apart,
     "`measure: [shapley]`": metric("heldout.shapley_alone", "heldout.shapley_share"),
+    "`measure: [{similarity: {steps: …}}]` of one run": over_steps,
     "`measure: [similarity]` of lines": alike,
     "`fork`, modules drawn anew": forked,
     "`fork: {line: …}`": on_lines,
@@ -219,6 +239,7 @@ REFUSED: dict[str, tuple[str, tuple[str, str], str]] = {
     "`measure: [structural-probe]`": (PARENTS, (ALL, "[structural-probe]"), "reports its own"),
     "`measure: [interdependence]` of an `lstm`": (COMPOSED, ("", ""), "reports its own"),
     "`measure: [shapley]`": (PARENTS, (ALL, "[shapley]"), "reports its own"),
+    "`measure: [{similarity: {steps: …}}]` of one run": (LOOK, ("", ""), "reports its own"),
     "`measure: [similarity]` of lines": (POINTS + ALIKE, ("", ""), "both models in one process|reports its own"),
     "`fork`, modules drawn anew": (CHILDREN, ("", ""), "a script takes up its own checkpoints alone"),
     "`fork: {line: …}`": (POINTS, ("", ""), "a script takes up its own checkpoints alone"),

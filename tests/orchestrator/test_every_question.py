@@ -202,6 +202,7 @@ FIGURES = {
     "probability": Options(conditions=(MANY,)),
     "law": Options(conditions=(MANY,)),
     "numbered": Options(metric="items.*"),
+    "steps": Options(metric="items.*"),
 }
 
 

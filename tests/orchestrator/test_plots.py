@@ -21,10 +21,12 @@ from jobs.records import METRICS, Status
 from jobs.seeds import Seeds
 from orchestrator import plots
 from orchestrator.cli import app
+from orchestrator.plots import by_number
 from orchestrator.plots.by_scale import _beside
 from orchestrator.plots.kinds import KINDS, _along
 from orchestrator.plots.style import SERIES, house_style, new_figure, scale_axis, write
 from orchestrator.questions.asked import Options, Question
+from orchestrator.summary import Curves
 from tests.orchestrator.conftest import STUDY
 from tests.orchestrator.dirty import ON_LINES
 from tests.orchestrator.made import made
@@ -35,6 +37,7 @@ CHOICES = {
     "map": Options(conditions=("model.width=16",)),
     "distances": Options(conditions=("model.width=8", "model.width=16")),
     "numbered": Options(metric="seen_0.accuracy"),
+    "steps": Options(metric="seen_*.accuracy"),
 }
 
 
@@ -137,6 +140,19 @@ def test_a_fan_thins_where_runs_end_and_says_so() -> None:
     assert median.get_ydata() == pytest.approx(np.nanmedian(values, axis=0))
 
 
+def test_steps_beside_steps_are_means_over_the_runs_that_were_measured() -> None:
+    gap = np.nan
+    one = Curves(("a", "b"), np.array([0, 5]), np.array([[1.0, gap], [3.0, 2.0]]))
+    other = Curves(("a", "b"), np.array([5, 9]), np.array([[gap, 4.0], [gap, 6.0]]))
+    steps, means = by_number.means_at([one, other])
+    assert steps.tolist() == [0, 5, 9]
+    assert means == pytest.approx(np.array([[2.0, 2.0, gap], [gap, gap, 5.0]]), nan_ok=True)
+    axes = by_number.between_steps(new_figure().add_subplot(), steps, [0, 1200], means, (0.0, 6.0))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "5", "9"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0", "1,200"]
+    assert axes.images[0].get_array().mask.sum() == 3
+
+
 @pytest.mark.parametrize(
     ("steps", "scale"),
     [
@@ -190,6 +206,7 @@ def test_the_figure_of_the_law_shows_both_laws_and_the_share(figures: dict[str, 
         ("probability", lambda: study((0.2, 0.8), factor="model.norm", values=["rms", "layer"]), "not a positive"),
         ("map", lambda: replace(study(), options=Options()), "one condition"),
         ("order", lambda: replace(study(), options=Options()), "--against, one of heldout.accuracy, heldout.carries"),
+        ("steps", lambda: replace(study(), options=Options()), "names fewer than two steps"),
         ("variance", lambda: study(seeds=3), "crosses initialisation with data order"),
         ("scores", lambda: replace(study(), options=Options(metric="heldout.acuracy")), "did you mean 'heldout.acc"),
         ("scores", lambda: replace(study(), options=Options(conditions=("depth",))), "no condition is called 'depth'"),

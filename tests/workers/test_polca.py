@@ -120,7 +120,7 @@ def apart_on_a_line(order: int, length: float, basis: Tensor) -> tuple[float, fl
 
     spec = PolcaSpec(steps=(0, 1), basis=(1,), order=order)  # type: ignore[arg-type]
     directions = Directions(basis, (1,) * len(basis), (0.0,) * len(basis))
-    found = taken_apart(spec, landscape, Past(weights, module, 1), directions, lambda _: None)
+    found = taken_apart(spec, landscape, Past(weights, lambda: module, 1), directions, lambda _: None)
     slope = torch.autograd.functional.jacobian(lambda x: landscape.losses(x).mean(), begin)  # type: ignore[no-untyped-call]
     assert found.captured[1] == pytest.approx(1.0)
     true = float((found.losses[1] - found.losses[0]).mean())
