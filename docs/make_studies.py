@@ -52,6 +52,7 @@ CLOSENESS = "trees.interdependence_closeness"
 NEAR_FAR = tuple((f"trees.interdependence.{apart}.1", f"trees.interdependence.{apart}.2") for apart in (1, 2, 3))
 SKILL: Words = ("--against-threshold", "0.75")
 BEFORE: Words = ("--metric", "trees.uas", "--threshold", "0.33", "--against", "attractor.accuracy", *SKILL)
+SPENT: Words = ("--metric", "heldout.loss", "--falling", "--against", "cost.flops")
 SHOWN = (
     Shown(
         "sparse-parity",
@@ -162,6 +163,16 @@ SHOWN = (
         "reinitialised",
         (("success",), ("success-over-scale",), ("modes",), ("distances",), ("scaling-law",)),
         {"scores": ("scores",), "loss": ("scores", "--metric", "heldout.loss")},
+    ),
+    Shown(
+        "fast-forward",
+        (
+            ("saving", *SPENT),
+            ("saving", *SPENT, "--condition", "optimizer.learning_rate=0.001"),
+            ("saving", *SPENT[:-1], "cost.examples"),
+            *(("mean", "--metric", what) for what in ("heldout.loss", "cost.flops", "fast_forward.repeated")),
+        ),
+        {"spent": ("spent", "--metric", "heldout.loss", "--against", "cost.flops")},
     ),
     Shown("latent-states", (("states",), ("success",), ("onset",)), {"map": ("map",)}),
     Shown("basins", (("lines",),), {"lines": ("lines",)}, alone=True),

@@ -7,11 +7,13 @@
       reinitialise: [blocks.1]   # parameters drawn anew from the child's init seed; needs `init` in redraw
       moments: kept              # of the optimiser; or zero
       train: false               # the children end where they begin: they are only measured
+      task: other                # than the parents', of the same tokens: fine-tuning; or same
       line: {pairs: all, points: 11}   # begin between two parents: on the straight line, both ends included
 
 A child's steps count on from its parent's: `training.steps` is where it ends. With `steps: [last]`, nothing redrawn
 and more steps it is a continuation. Parents are named by their ids, which their file decides: no store is needed to
-know the children. A parent is the parent of every condition with the same task and model.
+know the children. A parent is the parent of every condition with the same task and model; with `task: other` of every
+one with the same model.
 
 Runs on a line need no steps of their own: with `training.steps` equal to the parents' they are only measured.
 """
@@ -25,7 +27,8 @@ from pydantic import Field
 
 from jobs.origin import Origin, Toward
 from jobs.seeds import Seeds
-from jobs.spec import Spec
+from jobs.spec import GptSpec, LstmSpec, ModelSpec, Spec
+from jobs.tasks.task import Task
 
 Stream = Literal["init", "data", "dropout"]
 
@@ -65,6 +68,7 @@ class ForkRule(Spec):
     moments: Literal["kept", "zero"] = "kept"
     train: bool = True
     line: LineRule | None = None
+    task: Literal["same", "other"] = "same"
 
     def faults(self, *, adapts: bool = False) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong) for what does not fit together; `adapts`: the children train adapters."""
@@ -79,6 +83,8 @@ class ForkRule(Spec):
             yield "reinitialise", "parameters drawn anew need an init seed of their own: put init into redraw"
         if not self.train and set(self.redraw) - {"init"}:
             yield "redraw", "without training (train: false) other data or dropout change nothing"
+        if self.line and self.task == "other":
+            yield "task", "runs on a line are measured on the task of both their ends"
         if self.line and self.redraw:
             yield "redraw", "runs on a line begin between two parents, with nothing redrawn"
         if self.line and self.moments == "kept":
@@ -145,7 +151,20 @@ class ForkPoint:
                 yield replace(parent.seeds, **changed), origin
 
 
-def model_of(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return of a condition's spec what must be equal in parent and child: task and model, but for dropout."""
+def model_of(spec: dict[str, Any], rule: ForkRule) -> dict[str, Any]:
+    """Return of a condition's spec what must be equal in parent and child: model, but for dropout, and the task."""
     model = {name: value for name, value in spec["model"].items() if name != "dropout"}
-    return {"task": spec["task"], "model": model}
+    return {"model": model} | ({"task": spec["task"]} if rule.task == "same" else {})
+
+
+def reads_alike(model: ModelSpec, child: Task, parent: Task) -> Iterator[str]:
+    """Yield why a model of the parent's task cannot go on with the child's: parameters by token, or by place."""
+    if child.vocabulary != parent.vocabulary:
+        counts = f"{len(child.vocabulary)} and {len(parent.vocabulary)}"
+        yield f"the tokens of both tasks have to be the same; there are {counts}, or others in another order"
+    by_place = not (isinstance(model, LstmSpec) or (isinstance(model, GptSpec) and model.positions == "rotary"))
+    if by_place and child.length != parent.length:
+        yield (
+            f"sequences of {child.length} tokens, and of the parents' {parent.length}: that needs positions that"
+            " are no parameters, such as model.positions: rotary"
+        )

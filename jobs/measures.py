@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from jobs.faults import near
 from jobs.schedule import Schedule, steps_of
 
-Named = Literal["weights", "similarity", "attention", "linear-probe", "structural-probe", "interdependence"]
+Named = Literal["weights", "similarity", "attention", "linear-probe", "structural-probe", "interdependence", "cost"]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]{0,127}$")]
 
 

@@ -335,6 +335,7 @@ class Condition(Spec):
              `structural-probe`: whether a linear map of its layers puts words as far apart as their tree does;
              `interdependence`: how far two words put more into the state of a recurrent model than each of them;
              `shapley`: how far two inputs change an answer more than each of them;
+             `cost`: FLOPs and examples since the run began;
              `harness`: what the lm-evaluation-harness asks (`measures.py`)
     polca    how the change of the parent's loss is taken apart along directions, of a fork that is only measured
     """

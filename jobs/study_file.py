@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from jobs import tasks
 from jobs.errors import Fault, StoreError, StudyError, TaskError, TextRefused
 from jobs.faults import describe, locate, near
-from jobs.fork import ForkPoint, ForkRule, model_of
+from jobs.fork import ForkPoint, ForkRule, model_of, reads_alike
 from jobs.harness_files import resolved
 from jobs.identity import condition_id, condition_spec
 from jobs.language_faults import language_faults
@@ -214,12 +214,14 @@ class _Reader:
             return points
         found = [forked for point in points for forked in self._children(rule, point, parents)]
         if not found and points:
-            self._add(("fork", "study"), f"{rule.study} has no condition with the same task and model")
+            same = "task and model" if rule.task == "same" else "model"
+            self._add(("fork", "study"), f"{rule.study} has no condition with the same {same}")
         return found
 
     def _children(self, rule: ForkRule, point: GridPoint, parents: Study) -> list[GridPoint]:
         found = []
-        fitting = [above for above in parents.points if model_of(above.spec) == model_of(point.spec)]
+        fitting = [above for above in parents.points if model_of(above.spec, rule) == model_of(point.spec, rule)]
+        fitting = [above for above in fitting if rule.task == "same" or self._reads_alike(point, above, parents)]
         for above in fitting:
             runs = tuple(run for run in parents.runs if run.point is above)
             last = above.condition.training.steps
@@ -241,6 +243,17 @@ class _Reader:
                     factors = (*point.factors, ("fork.step", step), *of, *on_line)
                     found.append(GridPoint(condition_id(spec, fork.spec()), factors, condition, spec, fork))
         return found
+
+    def _reads_alike(self, point: GridPoint, above: GridPoint, parents: Study) -> bool:
+        places = {place.digest: place.url for place in self.corpora}
+        child, parent = (
+            tasks.build(one.condition.task.name, one.condition.task.parameters, folder, where)
+            for one, folder, where in ((point, self.folder, places.__getitem__), (above, parents.folder, parents.where))
+        )
+        why = [*reads_alike(point.condition.model, child, parent)]
+        for message in why:
+            self._add(("fork", "task"), message)
+        return not why
 
     def _block_is_possible(self, keys: Keys, block: GridBlock) -> bool:
         size = 1

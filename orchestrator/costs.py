@@ -1,18 +1,16 @@
 """What training a transformer as a whole module takes of a device, before anything runs: FLOPs, memory, hours.
 
-Formulas, not measurements: FLOPs as in PaLM (Chowdhery et al. 2022, appendix B), weights, gradients and moments as in
-ZeRO (Rajbhandari et al. 2020, section 3), activations as in Korthikanti et al. 2022 (equation 2 without the part that
-fused attention does not keep). A process's own few hundred MB, and what an allocator leaves unused, come on top.
+Formulas, not measurements: FLOPs of `jobs/flops.py`, weights, gradients and moments as in ZeRO (Rajbhandari et al.
+2020, section 3), activations as in Korthikanti et al. 2022 (equation 2 without the part that fused attention does not
+keep). A process's own few hundred MB, and what an allocator leaves unused, come on top.
 """
 
 from dataclasses import dataclass
 
-from jobs.scalar import ever
-from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, OptimizerSpec
+from jobs.flops import Sizes, training_flops
+from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec
 
 UTILISATION = 0.4  # of the peak: what well-made training of such models reached (PaLM, table 3: 0.21 to 0.46)
-_FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward 2, backward 4 (Kaplan et al. 2020, 2.1)
-_ATTENTION_FLOPS = 12  # per layer, width, position attended to and token
 _KEPT_PER_VALUE = 34  # bytes of 16-bit activations for each value of a layer's input
 _FLOAT, _HALF = 4, 2
 _LOGIT_COPIES = 3  # logits, their log-softmax, its gradient
@@ -72,24 +70,12 @@ class Cost:
     utilisation: float = UTILISATION
 
 
-def model_flops(condition: Condition, parameters: int, length: int, tokens: int) -> int:
-    """Return the FLOPs that training on `tokens` takes, the attention of Hugging Face models among them."""
-    per_token = _FLOPS_PER_PARAMETER_AND_TOKEN * parameters
-    if isinstance(condition.model, HuggingFaceSpec):
-        per_token += _ATTENTION_FLOPS * condition.model.layers * condition.model.width * length
-    optimizer = condition.optimizer
-    if isinstance(optimizer, OptimizerSpec) and ever(optimizer.sharpness_radius):
-        # Twice; a trust region takes two ways forward more, each a third of a pass.
-        per_token = per_token * (8 if optimizer.has_trust_region else 6) // 3
-    return per_token * tokens
-
-
 def cost(condition: Condition, parameters: int, vocabulary: int, length: int, tokens: int) -> Cost | None:
     """Return what `tokens` of training take of a device; None for seed-batched models, which are measured."""
     engine, model = condition.engine, condition.model
     if not isinstance(engine, ModuleSpec) or not isinstance(model, HuggingFaceSpec):
         return None
-    flops = model_flops(condition, parameters, length, tokens)
+    flops = training_flops(condition, Sizes.whole(parameters), length, tokens)
     if engine.recompute:
         flops = flops * 4 // 3  # the way forward twice
     memory = _memory(condition, model, engine, parameters, vocabulary, length)

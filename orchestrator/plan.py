@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs import tasks
+from jobs.flops import Sizes, training_flops
 from jobs.records import Status
 from jobs.schedule import steps_of
 from jobs.spec import CommandSpec, Condition, OptimizerSpec
 from jobs.store import Store
 from jobs.study import GridPoint, Study
-from orchestrator.costs import Cost, cost, model_flops
+from orchestrator.costs import Cost, cost
 from orchestrator.machine import Machine, needs_of
 from orchestrator.packing import Todo, assumed_timings, pack_runs
 from orchestrator.prepare import check_harnesses
@@ -105,7 +106,7 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
     if isinstance(condition.engine, CommandSpec):  # nothing is known of a script but how many steps it makes
         return ConditionPlan(point.label, point.id, runs, runs - len(todo), packs, 0, 0, 0, 0, 0)
     task = tasks.build(condition.task.name, condition.task.parameters, study.folder, study.where)
-    parameters, trained, sloped = _parameters(point, task)
+    sizes = _sizes(condition, task)
     per_step = condition.training.batch_size * task.length
     tokens = per_step * sum(run.steps_left for run in todo)
     # The first state of a fork is its parent's, unless something in it was changed.
@@ -117,13 +118,12 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
         runs=runs,
         held=runs - len(todo),
         packs=packs,
-        parameters=parameters,
+        parameters=sizes.parameters,
         tokens=tokens,
-        # Forward 2 for a parameter and token, back through it 2, for its own gradient 2: frozen ones have none.
-        flops=model_flops(condition, parameters, task.length, tokens) * (2 * parameters + sloped) // (3 * parameters),
+        flops=training_flops(condition, sizes, task.length, tokens),
         checkpoints=checkpoints,
-        checkpoint_bytes=checkpoints * (parameters + _kept(condition) * trained) * _FLOAT_BYTES,
-        cost=cost(condition, parameters, len(task.vocabulary), task.length, tokens),
+        checkpoint_bytes=checkpoints * (sizes.parameters + _kept(condition) * sizes.trained) * _FLOAT_BYTES,
+        cost=cost(condition, sizes.parameters, len(task.vocabulary), task.length, tokens),
         polca_rows=condition.polca.rows_at_most(point.first_step, len(task.token_groups)) if condition.polca else 0,
     )
 
@@ -134,15 +134,7 @@ def _kept(condition: Condition) -> int:
     return _MOMENTS + (isinstance(optimizer, OptimizerSpec) and optimizer.trust_region is not None)
 
 
-def _parameters(point: GridPoint, task: tasks.Task) -> tuple[int, int, int]:
-    """Return how many parameters there are, how many are trained, and of how many a gradient is computed."""
-    from workers.low_rank import adapted, is_adapter  # imports torch, which takes seconds
-    from workers.models.whole import drawn_of
+def _sizes(condition: Condition, task: tasks.Task) -> Sizes:
+    from workers.models.whole import sizes_of  # imports torch, which takes seconds
 
-    rule = point.condition.training.low_rank
-    drawn = drawn_of(point.condition, len(task.vocabulary), task.length, task.first_answer).parameters
-    every = sum(parameter.size for parameter in drawn)
-    if rule is None:
-        return every, every, every
-    trained = sum(parameter.size for parameter in drawn if is_adapter(parameter.name))
-    return every, trained, trained + sum(matrix.size for matrix in adapted(rule, drawn))
+    return sizes_of(condition, task)

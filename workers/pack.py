@@ -32,6 +32,7 @@ from workers.checkpoint import Link, Saved, State, checkpoints_of, join, read_ro
 from workers.checkpoint_files import restore
 from workers.crew import Crew, Member
 from workers.determinism import Environment, fingerprint
+from workers.effort import effort_of
 from workers.engines import Engine, parameters_of
 from workers.engines.choice import engine_of, packages_of, switch
 from workers.engines.command import Assignment, private_folder, running
@@ -158,6 +159,7 @@ def _trained(
         parents, state = _beginnings(replays, request, task, streams)
     origins = [run.origin for run in request.runs]
     others, pasts = other_ends(replays, origins, condition), pasts_of(store, origins, condition, task, crew.progress)
+    effort = effort_of(condition, task, origins[0].step if origins[0] else 0)
     switch(condition, request.threads, len(request.runs))  # a replay has set its own
     del replays  # and with it the states of all parents
     with closing(engine_of(condition, task, streams, request.device, nodes)) as engine, Writer() as writer:
@@ -180,7 +182,7 @@ def _trained(
                 start,
                 engine,
                 Batches(task, streams, condition.training.batch_size, crew, condition.training.masking),
-                Probes(task, streams, crew, shards, condition.measure, ends, condition.polca, pasts, harness),
+                Probes(task, streams, crew, shards, condition.measure, ends, condition.polca, pasts, harness, effort),
                 Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
                 tally,
                 stop,

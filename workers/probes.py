@@ -22,6 +22,7 @@ from jobs.tasks.task import IGNORE, Batch, Mean, Score, Task
 from workers.attention_trees import Look, spans, tree_measures
 from workers.batches import check_batch
 from workers.crew import Crew, Member
+from workers.effort import Effort
 from workers.engines import Engine, Layered, parameters_of
 from workers.engines.packed import PackedEngine
 from workers.fast_forward import Forward
@@ -103,6 +104,7 @@ class Probes:
     polca     how the past of each run is taken apart
     pasts     what is known of the past of each run, by slot, where it is looked back at
     harness   who asks the tasks of the lm-evaluation-harness, if they are asked
+    effort    what an update takes, if that is counted
     """
 
     task: Task
@@ -114,6 +116,7 @@ class Probes:
     polca: PolcaSpec | None = None
     pasts: Sequence[Past] = ()
     harness: Harness | None = None
+    effort: Effort | None = None
     _sets: dict[int, dict[str, Batch]] = field(default_factory=dict)
     _labels: dict[int, dict[str, dict[str, NDArray[np.int64]]]] = field(default_factory=dict)
     _questions: dict[tuple[int, str], Questions] = field(default_factory=dict)
@@ -126,8 +129,11 @@ class Probes:
                 self._add(member, step, "train.loss", float(tally.loss[member.slot]) / count)
                 self._add(member, step, "train.grad_norm", float(tally.grad_norm[member.slot]) / count)
         tally.clear()
-        if isinstance(engine, PackedEngine) and engine.forward:
-            self._count_repeated(step, engine.forward)
+        forward = engine.forward if isinstance(engine, PackedEngine) else None
+        if forward:
+            self._count_repeated(step, forward)
+        if self.effort:
+            self._count_effort(step, self.effort, forward)
         for name in self._names(step):
             self._measure_set(name, step, engine)
         if "weights" in self.measured:
@@ -147,6 +153,12 @@ class Probes:
             self._add(member, step, "fast_forward.repeated", float(forward.repeated[member.slot]))
             self._add(member, step, "fast_forward.tried", tried)
             self._add(member, step, "fast_forward.flops", tried * forward.flops)
+
+    def _count_effort(self, step: int, effort: Effort, forward: Forward | None) -> None:
+        for member in self.crew.alive:
+            beside = int(forward.tried[member.slot]) * forward.flops if forward else 0
+            for metric, value in effort.rows(step, beside).items():
+                self._add(member, step, metric, value)
 
     def _take_apart(self, step: int, spec: PolcaSpec) -> None:
         sets = self._set_of_all(step, spec.set)

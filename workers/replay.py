@@ -28,6 +28,7 @@ from workers.batches import Batches
 from workers.checkpoint import Kind, Link, Saved, State, checkpoints_of, join, read_slice, slice_digest
 from workers.crew import Crew, Member
 from workers.determinism import one_thread
+from workers.effort import effort_of
 from workers.engines import MODEL, Engine, Layered
 from workers.engines.choice import engine_of, switch
 from workers.fast_forward import KIND
@@ -199,7 +200,8 @@ def _train_to(
         ends_of(others, run.condition, task, streams, engine) as ends,
         harness_of(replays.store, run.condition, task, "cpu", replays.progress) as harness,
     ):
-        probes = Probes(task, streams, crew, rows, run.condition.measure, ends, run.condition.polca, pasts, harness)
+        condition, effort = run.condition, effort_of(run.condition, task, run.first_step)
+        probes = Probes(task, streams, crew, rows, condition.measure, ends, condition.polca, pasts, harness, effort)
         train(plan, start, engine, batches, probes, _Memory(), tally, threading.Event())
     if crew.members[0].step < step:
         ended = crew.members[0]

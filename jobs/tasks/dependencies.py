@@ -46,12 +46,13 @@ class Dependencies(Task):
     objects     what the object of a sentence is: a noun alone, or any noun phrase of the grammar
     test_size   sentences of `heldout`, and pairs of `agreement` and of `attractor`
     trees       sentences of `trees`, of which every relation should have 100 words or more
+    validation  sentences of `validation`, drawn as `heldout` is, for whatever chooses by a loss; 0: no such set
 
     The pairs differ in the main auxiliary, in the number that it agrees with; in `attractor` the noun nearest to it has
     the other number than its subject, in `agreement` no noun before it has. `measure: [attention]` looks at `trees`.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"objective"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"objective", "validation"})
 
     objective: Literal["masked", "next"] = "masked"
     adjectives: Annotated[int, Field(ge=0, le=4)] = 2
@@ -59,6 +60,7 @@ class Dependencies(Task):
     objects: Literal["plain", "any"] = "any"
     test_size: Annotated[int, Field(ge=1)] = 256
     trees: Annotated[int, Field(ge=1)] = 512
+    validation: Annotated[int, Field(ge=0)] = 0
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -88,20 +90,16 @@ class Dependencies(Task):
     def held_out(self, streams: Streams) -> dict[str, Batch]:
         """Return `heldout`, `trees`, and the pairs `agreement` and `attractor`: good ones first, then bad ones."""
         every = [one.weight for one in self.types]
-        generator = streams.evaluation("heldout")
-        sentences = self._draw(generator, self.test_size, every)[0]
-        if self.objective == "masked":
-            asked = masked(sentences, HELD_OUT_MASKING, generator, _HIDDEN, len(_TOKENS))
-        else:
-            asked = _asking_for_the_next(sentences)
+        chosen_by = {"validation": self._asked(streams, "validation", self.validation)} if self.validation else {}
         whole = self._draw(streams.evaluation("trees"), self.trees, every)[0]
         return {
-            "heldout": Batch(asked.inputs, asked.targets),
+            "heldout": self._asked(streams, "heldout", self.test_size),
             "trees": Batch(whole.inputs, np.full_like(whole.targets, IGNORE), whole.trees),
             "agreement": self._pairs(streams, "agreement", [one.weight * _is_plain(one) for one in self.types]),
             "attractor": self._pairs(
                 streams, "attractor", [one.weight * (one.nearest != one.tags[1]) for one in self.types]
             ),
+            **chosen_by,
         }
 
     def measure(self, name: str, batch: Batch, predicted: Tokens, losses: NDArray[np.float32]) -> list[Score | Mean]:
@@ -112,11 +110,20 @@ class Dependencies(Task):
         """
         if name == "trees":
             return []
-        if name == "heldout":
+        if name in ("heldout", "validation"):
             asked = batch.targets != IGNORE
-            return [Score("heldout.token_accuracy", int((predicted == batch.targets)[asked].sum()), int(asked.sum()))]
+            return [Score(f"{name}.token_accuracy", int((predicted == batch.targets)[asked].sum()), int(asked.sum()))]
         good, bad = np.split(losses.sum(axis=1), 2)
         return [Score(f"{name}.accuracy", int((good < bad).sum()), len(good))]
+
+    def _asked(self, streams: Streams, name: str, count: int) -> Batch:
+        generator = streams.evaluation(name)
+        sentences = self._draw(generator, count, [one.weight for one in self.types])[0]
+        if self.objective == "masked":
+            asked = masked(sentences, HELD_OUT_MASKING, generator, _HIDDEN, len(_TOKENS))
+        else:
+            asked = _asking_for_the_next(sentences)
+        return Batch(asked.inputs, asked.targets)
 
     @property
     def types(self) -> tuple[SentenceType, ...]:

@@ -20,7 +20,7 @@ from orchestrator.estimates.firth import Counts
 from orchestrator.estimates.means import mean_t
 from orchestrator.estimates.prediction import FEWEST, predict
 from orchestrator.estimates.success_over_scale import eta_interval, success_over_scale
-from orchestrator.plots import by_number, by_scale, of_chance, of_directions, of_onsets, over_steps
+from orchestrator.plots import by_number, by_scale, of_chance, of_directions, of_onsets, over_spending, over_steps
 from orchestrator.plots.style import footnote, new_figure, short, titled
 from orchestrator.questions.along_training import brackets, onsets_of_one
 from orchestrator.questions.along_training import states as latent_states
@@ -30,6 +30,7 @@ from orchestrator.questions.hidden import hidden as hidden_breakthroughs
 from orchestrator.questions.hidden import looks_of
 from orchestrator.questions.on_lines import between_runs
 from orchestrator.questions.over_scale import law_at, mean_change
+from orchestrator.questions.spending import spending
 from orchestrator.summary import ConditionSummary
 
 Floats = NDArray[np.float64]
@@ -329,6 +330,17 @@ def steps(question: Question) -> Figure:
     return figure
 
 
+def spent(question: Question) -> Figure:
+    """Return the metric of every run over what was spent (`against`, or steps since it began), by condition."""
+    conditions, figure = question.summary().conditions, new_figure(6.8, 4.6)
+    sides = [(condition.condition.label, spending(question, condition)) for condition in conditions]
+    unit = question.options.against or "steps since a run began (optimiser updates)"
+    over_spending.curves_over_spending(figure.add_subplot(), sides, unit, question.metric)
+    figure.legend(loc="outside upper left", ncols=1)
+    _say(figure, question, conditions, "a line is a run; dots: their ends")
+    return figure
+
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -345,6 +357,7 @@ KINDS = {
             "numbered", "final values of metrics that differ in a number, against it (--metric seen_*.loss)", numbered
         ),
         Kind("steps", "how alike layers are at any two steps (--metric heldout.cka.1.to_*)", steps),
+        Kind("spent", "a metric of every run over what was spent on it (--against METRIC)", spent),
         Kind("hidden", "clusters along directions beside the mean loss (a study with `polca`)", hidden),
         Kind("distances", "distances between runs and their groups", distances),
         Kind("lines", "heights on the straight lines between runs (a study with `fork: {line: …}`)", lines),

@@ -25,6 +25,7 @@ from orchestrator.questions import (
     on_lines,
     over_scale,
     shared_seeds,
+    spending,
     steadiness,
     two_metrics,
 )
@@ -51,6 +52,9 @@ QUESTIONS = {
         Asked("survival-curve", "P(score ≥ τ) for every τ at once, with a band", chance.survival),
         Asked("mean", "the mean score by condition: Student's t, BCa", chance.mean),
         Asked("difference", "how far one metric lies above another, run by run (--against)", two_metrics.difference),
+        Asked(
+            "saving", "how much less is spent (--against) to get as far as the first condition ends", spending.saving
+        ),
         Asked("curve", "the mean at every step, with one band that holds at all of them", chance.curve),
         Asked("modes", "one mode or two, on the score, on the training loss, over thresholds", chance.modes),
         Asked("success-over-scale", "P(success) over scale: midpoint, slope, shape (--at)", over_scale.over_scale),

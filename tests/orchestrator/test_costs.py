@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.costs import DEVICES, UTILISATION, cost, model_flops
+from jobs.flops import Sizes, training_flops
+from orchestrator.costs import DEVICES, UTILISATION, cost
 from tests.workers.test_models import condition
 
 NEOX = {"huggingface": "gpt_neox", "layers": 2, "width": 16, "heads": 2}
@@ -74,7 +75,7 @@ def test_passes_of_a_sharpness_aware_step_are_counted() -> None:
     gpt = {"family": "gpt", "layers": 1, "width": 4, "heads": 1}
     late = {"piecewise": [[0, 0.0], [5, 0.1]]}
     found = [
-        model_flops(condition(gpt, optimizer={"learning_rate": 1e-2, **method}), 10, 8, 100)
+        training_flops(condition(gpt, optimizer={"learning_rate": 1e-2, **method}), Sizes.whole(10), 8, 100)
         for method in (
             {},
             {"sharpness_radius": late},

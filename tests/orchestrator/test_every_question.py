@@ -203,6 +203,7 @@ FIGURES = {
     "law": Options(conditions=(MANY,)),
     "numbered": Options(metric="items.*"),
     "steps": Options(metric="items.*"),
+    "spent": Options(conditions=(MANY,)),
 }
 
 

@@ -169,3 +169,53 @@ def test_parents_that_were_never_started_are_told_and_nothing_is_written(tmp_pat
     with pytest.raises(StudyError, match=r"2 parents were never started in this store.*seedbed run parents\.yaml"):
         one_command(tmp_path / "store", f"{LONGER}fork: {{study: parents.yaml, steps: [3], redraw: [data]}}\n")
     assert store.keys("") == before
+
+
+OTHER = "{study: parents.yaml, steps: [6], redraw: [data], moments: zero, task: other}"
+
+
+def test_children_of_another_task_begin_in_their_parents_weights_and_learn_their_own(tmp_path: Path) -> None:
+    text = LONGER.replace("subset: 2", "subset: 3").replace("count: 2", "count: 3")
+    library = children(tmp_path, OTHER, text)
+    store, runs = library.store, library.declared("children").runs
+    assert len(runs) == 2 * 3
+    assert {row["status"] for row in library.tables("children")["runs"].to_pylist()} == {"finished"}
+    for run in runs:
+        assert run.origin is not None
+        parent, child = (replay(store, one, 6) for one in (run.origin.run_id, run.id))
+        assert child.run.condition.task.parameters["subset"] == 3
+        assert all(torch.equal(parent.weights[name], value) for name, value in child.weights.items())
+    own = metrics(library, "children", runs[0].id)
+    theirs = metrics(library, "parents", runs[0].origin.run_id)  # type: ignore[union-attr]
+    assert own[6, "heldout.loss"] != theirs[6, "heldout.loss"], "the same weights are asked something else"
+    assert verify(store, library.declared("children"), spans=2).findings == []
+
+
+@pytest.mark.parametrize(
+    ("task", "positions", "told"),
+    [
+        ("bits: 7, subset: 2", "learned", "sequences of 8 tokens, and of the parents' 7: that needs positions"),
+        ("bits: 7, subset: 2", "rotary", ""),
+    ],
+)
+def test_tokens_and_places_of_another_task_have_to_be_the_parents(
+    tmp_path: Path, task: str, positions: str, told: str
+) -> None:
+    parents, text = (one.replace("heads: 2}", f"heads: 2, positions: {positions}}}") for one in (PARENTS, LONGER))
+    (tmp_path / "parents.yaml").write_text(parents)
+    text = text.replace("bits: 6, subset: 2", task) + f"fork: {OTHER}\n"
+    if not told:
+        assert len(parse_study(text, "c.yaml", tmp_path).runs) == 4
+        return
+    with pytest.raises(StudyError, match=rf"c\.yaml:10: fork\.task: {told}"):
+        parse_study(text, "c.yaml", tmp_path)
+
+
+def test_other_tokens_and_lines_are_told(tmp_path: Path) -> None:
+    (tmp_path / "parents.yaml").write_text(PARENTS)
+    text = LONGER.replace("{name: parity, bits: 6, subset: 2, test_size: 16}", "{name: addition, digits: 2}")
+    with pytest.raises(StudyError, match=r"tokens of both tasks have to be the same; there are 1\d and "):
+        parse_study(text + f"fork: {OTHER}\n", "c.yaml", tmp_path)
+    line = "{study: parents.yaml, steps: [last], moments: zero, task: other, line: {pairs: all, points: 3}}"
+    with pytest.raises(StudyError, match="runs on a line are measured on the task of both their ends"):
+        parse_study(f"{LONGER}fork: {line}\n", "c.yaml", tmp_path)

@@ -156,6 +156,7 @@ fork: {study: parents.yaml, steps: [last], redraw: [init, data], moments: zero}
 seeds: {design: paired, count: 3}
 execution: {pack_width: 3}
 """
+COUNTED = f"{TUNED}measure: [cost]\n"
 LATER = """\
 study: later
 task: {name: parity, bits: 6, subset: 2, test_size: 64}
@@ -176,11 +177,11 @@ def tuned(folder: Path, text: str = TUNED) -> dict[str, pa.Table]:
 
 
 def test_many_seeds_from_one_checkpoint_end_the_same_in_any_pack_and_after_a_kill(tmp_path: Path) -> None:
-    tables = tuned(tmp_path / "3")
-    ends = [final(tables), final(tuned(tmp_path / "1", TUNED.replace("width: 3}", "width: 1}")))]
+    tables = tuned(tmp_path / "3", COUNTED)
+    ends = [final(tables), final(tuned(tmp_path / "1", COUNTED.replace("width: 3}", "width: 1}")))]
     with killed_at(9), suppress(Killed):
-        tuned(tmp_path / "killed", TUNED.replace("width: 3}", "width: 3, retries: 0}"))
-    ends.append(final(tuned(tmp_path / "killed")))
+        tuned(tmp_path / "killed", COUNTED.replace("width: 3}", "width: 3, retries: 0}"))
+    ends.append(final(tuned(tmp_path / "killed", COUNTED)))
     assert ends[0] == ends[1] == ends[2]
     library = Library(open_store(tmp_path / "3" / "store"))
     assert verify(library.store, library.declared("tuned"), spans=3).findings == []
@@ -191,6 +192,12 @@ def test_many_seeds_from_one_checkpoint_end_the_same_in_any_pack_and_after_a_kil
     assert [rows[run, 12, "fast_forward.flops"] for run in runs] == [2 * parameters * 32 * 7 * one for one in last]
     assert all(rows[run, 12, "fast_forward.repeated"] <= one for run, one in zip(runs, last, strict=True))
     assert sum(last) >= 3 * 3, "three times a run looks at the set"
+    assert [rows[run, 12, "cost.examples"] for run in runs] == [8 * 8] * 3, "eight updates of eight since the fork"
+    adapted, own = 8 * 24, 2 * (8 + 24)  # of `attention.qkv`: a gradient is computed, and values are trained
+    by_updates = 8 * 8 * 7 * (4 * (parameters + own) + 2 * (adapted + own))
+    by_hand = [by_updates + rows[run, 12, "fast_forward.flops"] for run in runs]
+    assert [rows[run, 12, "cost.flops"] for run in runs] == pytest.approx(by_hand, abs=1)
+    assert all(rows[run, 4, "cost.flops"] == 0 for run in runs)
 
 
 def test_what_begins_where_adapters_end_has_them_in_its_matrices(tmp_path: Path) -> None:
@@ -205,6 +212,28 @@ def test_what_begins_where_adapters_end_has_them_in_its_matrices(tmp_path: Path)
     children = {one["run_id"]: one for one in later["runs"].to_pylist()}
     firsts = [store.run(child).weights(12) for child in children]
     assert any(all(np.array_equal(first[name], whole[name]) for name in whole) for first in firsts)
+
+
+BETWEEN = """\
+study: between
+task: {name: parity, bits: 6, subset: 2, test_size: 64}
+model: {family: gpt, layers: 1, width: 8, heads: 2}
+optimizer: {learning_rate: 1e-2}
+training: {steps: 12, batch_size: 8}
+measure: [similarity]
+fork: {study: tuned.yaml, steps: [last], moments: zero, line: {pairs: all, points: 3}}
+seeds: {design: paired, count: 1}
+"""
+
+
+def test_lines_between_tuned_runs_compare_layers_with_adapters_in_their_matrices(tmp_path: Path) -> None:
+    tuned(tmp_path)
+    found = one_command(tmp_path / "store", BETWEEN)["metrics"].to_pylist()
+    declared = Library(open_store(tmp_path / "store")).declared("between")
+    fraction = {run.id: run.origin.toward.fraction for run in declared.runs if run.origin and run.origin.toward}
+    alike = {(row["run_id"], row["metric"]): row["value"] for row in found if ".cka." in row["metric"]}
+    assert {round(value, 6) for (run, _), value in alike.items() if fraction[run] == 1.0} == {1.0}
+    assert min(value for (run, _), value in alike.items() if fraction[run] == 0.0) < 1 - 1e-6
 
 
 def test_merging_without_adapters_is_nothing() -> None:

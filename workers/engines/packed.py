@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.flops import forward_flops
 from jobs.scalar import at
 from jobs.seeds import Streams
 from jobs.spec import Condition, Given, HuggingFaceSpec
@@ -57,7 +58,8 @@ class PackedEngine:
         self.cuts: Sequence[Cut] = ()
         rule, forward = condition.training.low_rank, condition.training.fast_forward
         self.low_rank, self.validation = rule, validation
-        flops = 2 * sum(p.size for p in self.family.parameters) * (validation[0][0].size if validation else 0)
+        looked_at = validation[0][0].size if validation else 0
+        flops = forward_flops(sum(p.size for p in self.family.parameters), looked_at)
         self.forward = Forward(forward, runs, self.device, flops) if forward and validation else None
         trained = adapters(rule, self.family.parameters) if rule else self.family.parameters
         self._frozen = {p.name: self._drawn(p) for p in self.family.parameters} if rule else {}

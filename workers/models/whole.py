@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import ModelError
+from jobs.flops import Sizes
 from jobs.identity import canonical_json
 from jobs.seeds import Streams
 from jobs.spec import Condition, Given, GptSpec, HuggingFaceSpec, LstmSpec, MlpSpec, Packable
-from workers.low_rank import adapters
+from jobs.tasks.task import Task
+from workers.low_rank import adapted, adapters, is_adapter
 from workers.models import plain
 from workers.models.family import Drawn, Family, Masks, Parameter
 from workers.models.gpt import Gpt
@@ -54,6 +56,17 @@ def drawn_of(condition: Condition, vocabulary_size: int, length: int, first_answ
         return _listed(canonical_json(spec.model_dump(mode="json")), vocabulary_size, length, first_answer)
     family, rule = family_of(spec, vocabulary_size, length, first_answer), condition.training.low_rank
     return _Listed([*family.parameters, *adapters(rule, family.parameters)], first_answer) if rule else family
+
+
+def sizes_of(condition: Condition, task: Task) -> Sizes:
+    """Return how large a condition's model is, and how much of it learns; raises ModelError as `drawn_of` does."""
+    rule = condition.training.low_rank
+    drawn = drawn_of(condition, len(task.vocabulary), task.length, task.first_answer).parameters
+    every = sum(parameter.size for parameter in drawn)
+    if rule is None:
+        return Sizes.whole(every)
+    trained = sum(parameter.size for parameter in drawn if is_adapter(parameter.name))
+    return Sizes(every, trained, trained + sum(matrix.size for matrix in adapted(rule, drawn)))
 
 
 # A pure function of its arguments: the proof of seeds, the plan and the engine each ask, and it takes a second.
