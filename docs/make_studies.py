@@ -84,6 +84,38 @@ SHOWN = (
         {"variance": ("variance",), "distances": ("distances", "--condition", "training.steps=2000")},
     ),
     Shown(
+        "stability",
+        (
+            ("outliers", "--metric", "heldout.loss"),
+            ("outliers", "--metric", "attractor.accuracy"),
+            ("agreement", "--metric", "attractor.item"),
+            ("agreement", "--metric", "agreement.item"),
+            *(("states", "--condition", f"model.width={width}") for width in (16, 24)),
+            ("mean", "--metric", "heldout.loss"),
+            ("mean", "--metric", "attractor.accuracy"),
+            ("onset",),
+            ("success",),
+        ),
+        {
+            "fan": ("fan", "--metric", "attractor.accuracy"),
+            "map": ("map", "--condition", "model.width=24"),
+            "loss": ("fan", "--metric", "heldout.loss"),
+        },
+    ),
+    *(
+        Shown(
+            f"stability-{which}",
+            (
+                ("agreement", "--metric", "attractor.item"),
+                ("mean", "--metric", "heldout.loss"),
+                ("mean", "--metric", "attractor.accuracy"),
+                ("outliers", "--metric", "heldout.loss"),
+            ),
+            {"fan": ("fan", "--metric", "attractor.accuracy")},
+        )
+        for which in ("init", "data")
+    ),
+    Shown(
         "trees",
         (
             ("mean", "--metric", "gen.tree"),

@@ -17,7 +17,7 @@ from jobs.seeds import Streams
 from jobs.tasks.masking import masked
 from jobs.tasks.sentences import PRESENT, TYPES, WORDS, SentenceType, draw_types
 from jobs.tasks.syntax import RELATIONS, ROOT, tree_of
-from jobs.tasks.task import IGNORE, Batch, Mean, Score, Task, Tokens, Trees
+from jobs.tasks.task import IGNORE, Batch, Mean, Score, Task, Tokens, Trees, item_scores
 
 _WORDS = (
     WORDS
@@ -47,12 +47,13 @@ class Dependencies(Task):
     test_size   sentences of `heldout`, and pairs of `agreement` and of `attractor`
     trees       sentences of `trees`, of which every relation should have 100 words or more
     validation  sentences of `validation`, drawn as `heldout` is, for whatever chooses by a loss; 0: no such set
+    items       each pair is a metric of its own, too: `attractor.item.0007`, 1 of 1 or 0 of 1
 
     The pairs differ in the main auxiliary, in the number that it agrees with; in `attractor` the noun nearest to it has
     the other number than its subject, in `agreement` no noun before it has. `measure: [attention]` looks at `trees`.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"objective", "validation"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"objective", "validation", "items"})
 
     objective: Literal["masked", "next"] = "masked"
     adjectives: Annotated[int, Field(ge=0, le=4)] = 2
@@ -61,6 +62,7 @@ class Dependencies(Task):
     test_size: Annotated[int, Field(ge=1)] = 256
     trees: Annotated[int, Field(ge=1)] = 512
     validation: Annotated[int, Field(ge=0)] = 0
+    items: bool = False
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -114,7 +116,11 @@ class Dependencies(Task):
             asked = batch.targets != IGNORE
             return [Score(f"{name}.token_accuracy", int((predicted == batch.targets)[asked].sum()), int(asked.sum()))]
         good, bad = np.split(losses.sum(axis=1), 2)
-        return [Score(f"{name}.accuracy", int((good < bad).sum()), len(good))]
+        right = good < bad
+        return [
+            Score(f"{name}.accuracy", int(right.sum()), len(right)),
+            *(item_scores(name, right.tolist()) if self.items else ()),
+        ]
 
     def _asked(self, streams: Streams, name: str, count: int) -> Batch:
         generator = streams.evaluation(name)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from jobs.seeds import Streams
-from jobs.tasks.task import IGNORE, Batch, Score, Task, Tokens
+from jobs.tasks.task import IGNORE, Batch, Score, Task, Tokens, item_scores
 
 _SEPARATOR = 2
 
@@ -72,6 +72,4 @@ class ParityItems(Parity):
     def score(self, name: str, batch: Batch, predicted: Tokens) -> list[Score]:
         """Return exact match over all strings, then of each of them."""
         right = (predicted == batch.targets)[:, -1].tolist()
-        return super().score(name, batch, predicted) + [
-            Score(f"{name}.item.{number:04}", int(one), 1) for number, one in enumerate(right)
-        ]
+        return super().score(name, batch, predicted) + item_scores(name, right)

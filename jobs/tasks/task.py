@@ -81,6 +81,11 @@ class Mean:
     value: float
 
 
+def item_scores(name: str, right: list[bool]) -> list[Score]:
+    """Return each item of the set `name` as a metric of its own, `NAME.item.0007`, 1 of 1 or 0 of 1."""
+    return [Score(f"{name}.item.{number:04}", int(one), 1) for number, one in enumerate(right)]
+
+
 class Task(BaseModel, ABC):
     """A task; subclass it with parameters as fields and the four methods below.
 

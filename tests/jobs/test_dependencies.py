@@ -123,6 +123,9 @@ def test_a_pair_is_right_where_the_good_word_costs_less() -> None:
     losses[:50, 3], losses[50:, 3] = 1.0, 1.0
     losses[:20, 3] = 0.5
     assert TASK.measure("attractor", batch, batch.inputs, losses) == [Score("attractor.accuracy", 20, 50)]
+    apart = TASK.model_copy(update={"items": True}).measure("attractor", batch, batch.inputs, losses)
+    assert apart[:2] == [Score("attractor.accuracy", 20, 50), Score("attractor.item.0000", 1, 1)]
+    assert [one.correct for one in apart[1:] if isinstance(one, Score)] == [1] * 20 + [0] * 30
     heldout = TASK.held_out(streams())["heldout"]
     asked = int((heldout.targets != IGNORE).sum())
     perfect = TASK.measure("heldout", heldout, heldout.targets, losses)

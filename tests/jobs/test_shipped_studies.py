@@ -40,6 +40,9 @@ SHOWN = {one.study: one for one in MADE.SHOWN if not one.imported}
 IMPORTED = {one.study: one for one in MADE.SHOWN if one.imported}
 
 
+WITH = {"stability-data": "stability", "stability-init": "stability"}  # on whose page
+
+
 @pytest.fixture(params=sorted(name for name in SHOWN if name != "basins-inits"))  # it has all with `basins`
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -114,15 +117,15 @@ def assert_other_seeds(first: Study, second: Study) -> None:
 def test_every_study_is_run_by_make_studies_and_has_a_page_that_says_all(name: str) -> None:
     assert SHOWN[name].asked
     assert SHOWN[name].figures
-    page = (ROOT / "docs" / "studies" / f"{name}.md").read_text(encoding="utf-8")
-    assert f"seedbed run {name} " in page
+    page = (ROOT / "docs" / "studies" / f"{WITH.get(name, name)}.md").read_text(encoding="utf-8")
+    assert f"seedbed run {WITH.get(name, name)} " in page
     assert f"../../jobs/studies/{name}.yaml" in page
     assert f"../../jobs/studies/full/{name}.yaml" in page
     assert [heading for heading in HEADINGS if heading not in page] == []
     assert re.search(r"\*\*(Agrees|Cannot tell|Differs)", page), "a plain word"
     assert read_study(FOLDER / f"{name}.yaml").settings.paper.rpartition("arXiv ")[2] in page
     index = (ROOT / "docs" / "studies" / "README.md").read_text(encoding="utf-8")
-    assert f"({name}.md)" in index
+    assert f"({WITH.get(name, name)}.md)" in index
 
 
 @pytest.mark.parametrize("name", sorted(IMPORTED))
