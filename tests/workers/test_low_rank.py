@@ -255,7 +255,7 @@ def test_keys_that_are_not_used_are_not_in_an_id() -> None:
         ("rank: 2", "rank: 0", "greater than or equal to 1"),
         ("alpha: 4", "alpha: 4, targets: [attention.q]", "attention.qkv"),
         ("probes:", "engine: {name: accelerate}\nprobes:", "is of seed-batched models"),
-        ("set: heldout", "set: helduot", r"yaml:8: training\.fast_forward\.set: no held-out set is called 'helduot'"),
+        ("set: heldout", "set: helduot", r"yaml:9: training\.fast_forward\.set: no held-out set is called 'helduot'"),
         ("set: heldout", "set: helduot", r"there are heldout; did you mean 'heldout'\?"),
     ],
 )
@@ -303,9 +303,9 @@ def test_a_wrong_set_is_told_with_the_other_faults_and_by_plan(tmp_path: Path) -
         parse_study(path.read_text(), "tuned.yaml", tmp_path)
     assert found.exit_code
     assert [(fault.line, fault.key) for fault in told.value.faults] == [
-        (8, "training.fast_forward.set"),
-        (10, "checkpoints.rolling.every"),
-        (10, "checkpoints.rolling.evry"),
+        (9, "training.fast_forward.set"),
+        (11, "checkpoints.rolling.every"),
+        (11, "checkpoints.rolling.evry"),
     ]
     assert str(found.exception) == str(told.value).replace("tuned.yaml", str(path))
 
@@ -314,7 +314,7 @@ def test_a_set_that_is_chosen_in_the_grid_is_told_there(tmp_path: Path) -> None:
     (tmp_path / "parents.yaml").write_text(PARENTS)
     grid = "grid: {training.fast_forward.set: [heldout, seen]}\n"
     with pytest.raises(
-        StudyError, match=r"t\.yaml:14: grid\.training\.fast_forward\.set: no held-out set is called 'seen'"
+        StudyError, match=r"t\.yaml:15: grid\.training\.fast_forward\.set: no held-out set is called 'seen'"
     ):
         parse_study(TUNED + grid, "t.yaml", tmp_path)
 
