@@ -36,6 +36,7 @@ def cut(name: str) -> dict[str, Any]:
     study["checkpoints"] = {"milestones": [HALF]} if "fork" not in study else {}
     study["execution"] = {}
     study["task"] |= {"test_size": ITEMS} | ({"trees": ITEMS} if "trees" in study["task"] else {})
+    study["task"] |= {"validation": BATCH} if "validation" in study["task"] else {}
     if "polca" in study:
         study["polca"] |= {"steps": {"every": HALF}, "basis": {"every": STEPS}, "items": ITEMS}
     if study["task"]["name"] == "planted":
@@ -45,6 +46,8 @@ def cut(name: str) -> dict[str, Any]:
         blocks = study["grid"] if isinstance(study["grid"], list) else [study["grid"]]
         last = {factor: values[-1:] for factor, values in blocks[-1].items() if factor != "training.steps"}
         study["grid"] = last or {}
+        for again in (value for value in last.get("training.fast_forward", []) if value):
+            again |= {"items": BATCH, "most": BATCH}  # 100 passes over 32 sentences take longer than all of the rest
     if "fork" in study and isinstance(study["fork"]["steps"][0], int):
         study["fork"]["steps"] = [HALF]
     if "fork" in study and "line" in study["fork"]:
