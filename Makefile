@@ -74,6 +74,7 @@ format: setup  ## put the code into the house's form
 bench: setup  ## measure side by side with peers (needs the extra `benchmarks` for JAX and datasets)
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.checkpointing
+	$(BIN)/python -m benchmarks.sharded
 	$(BIN)/python -m benchmarks.orchestration
 	$(BIN)/python -m benchmarks.orchestration --ray
 	$(BIN)/python -m benchmarks.loader
