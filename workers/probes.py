@@ -175,9 +175,12 @@ class Probes:
             if name not in sets:
                 told = f"has no held-out set {name!r}: there are {', '.join(sets)}{near(name, sets)}"
                 self._fail(member, step, ValueError(told))
+        return [self._sets[slot][name] for slot in self._stand_ins()]
+
+    def _stand_ins(self) -> list[int]:
+        """Return for each slot one that is alive, itself if it is: passes are of whole packs; [] where none is."""
         alive = [member.slot for member in self.crew.alive]
-        slots = [slot if slot in alive else alive[0] for slot in range(len(self.streams))] if alive else []
-        return [self._sets[slot][name] for slot in slots]
+        return [slot if slot in alive else alive[0] for slot in range(len(self.streams))] if alive else []
 
     def _measure_interactions(self, step: int, engine: Engine, spec: ShapleySpec) -> None:
         sets = self._set_of_all(step, spec.set)
@@ -188,11 +191,9 @@ class Probes:
                     self._questions[key] = questions_of(spec, self.task, sets[member.slot], streams)
                 except ValueError as error:
                     self._fail(member, step, error)
-        alive = [member.slot for member in self.crew.alive]
-        if not alive:
+        asked = [self._questions[slot, spec.set] for slot in self._stand_ins()]
+        if not asked:
             return
-        slots = [slot if slot in alive else alive[0] for slot in range(len(self.streams))]
-        asked = [self._questions[slot, spec.set] for slot in slots]
         values = asked_of(engine, asked, self.crew.progress.begin)
         for member in self.crew.alive:
             found = shapley_measures(spec.set, asked[member.slot], values[member.slot])
