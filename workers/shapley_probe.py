@@ -163,13 +163,15 @@ def shapley_measures(name: str, questions: Questions, values: Floats) -> list[Me
 
     `NAME.shapley.D` is the size of the index of pairs D places apart, `NAME.shapley.D.E` of those with E edges of the
     tree between them (4: four or more), where there are 50 such pairs; `NAME.shapley_closeness` is the size at one edge
-    less that of the others, for the same D, averaged over those D from 2 on at which there are 50 of both.
+    less that of the others, for the same D, averaged over those D from 2 on at which there are 50 of both, and
+    `NAME.shapley_closeness_placed` the same where each place of the answer, counted from a pair's first token, weighs
+    among the others what it does at one edge: tokens near an answer act together more, whatever the tree.
     `NAME.shapley_alone` and `NAME.shapley_together` are the means over items of the sums of the features' and of the
     pairs' indices, which add up to what all features change; `NAME.shapley_share` is the part of the pairs in the sum
     of all squares, `NAME.shapley_error` the size of the error of drawn orders, `NAME.shapley_set` the first 12 digits
     of the questions' SHA-256.
     """
-    pairs, squares, variances, apart, edges, alone = [], [], [], [], [], []
+    pairs, squares, variances, apart, edges, beside, alone = [], [], [], [], [], [], []
     start = 0
     for item, (orders, subsets) in enumerate(zip(questions.orders, questions.subsets, strict=True)):
         game = interactions(orders.shape[1], orders, values[start : start + len(subsets)])
@@ -182,6 +184,7 @@ def shapley_measures(name: str, questions: Questions, values: Floats) -> list[Me
         variances.append(game.variances)
         apart.append(second - first)
         edges.append(questions.edges[item, first, second])
+        beside.append(questions.at[item] - first)
     of_pairs, of_alone = np.concatenate(squares), np.concatenate(alone)
     whole = max(0.0, float(of_pairs.sum())) + float((of_alone**2).sum())
     found = [
@@ -192,11 +195,12 @@ def shapley_measures(name: str, questions: Questions, values: Floats) -> list[Me
     ]
     if whole > 0:
         found.append(Mean(f"{name}.shapley_share", max(0.0, float(of_pairs.sum())) / whole))
-    return found + list(_by_distance(name, of_pairs, np.concatenate(apart), np.concatenate(edges)))
+    return found + list(_by_distance(name, of_pairs, *(np.concatenate(part) for part in (apart, edges, beside))))
 
 
-def _by_distance(name: str, squares: Floats, apart: Integers, edges: Integers) -> Iterator[Mean]:
+def _by_distance(name: str, squares: Floats, apart: Integers, edges: Integers, beside: Integers) -> Iterator[Mean]:
     gains, edges = [], np.minimum(edges, MOST_EDGES)
+    placed: list[float] = []
     for distance in range(1, FARTHEST + 1):
         here = apart == distance
         if here.sum() >= FEWEST:
@@ -208,9 +212,21 @@ def _by_distance(name: str, squares: Floats, apart: Integers, edges: Integers) -
         close, far = here & (edges == 1), here & (edges > 1)
         if distance > 1 and min(close.sum(), far.sum()) >= FEWEST:
             gains.append(_size(squares[close]) - _size(squares[far]))
+            placed.extend(_placed(squares, close, far, beside))
     if gains:
         yield Mean(f"{name}.shapley_closeness", float(np.mean(gains)))
+    if placed:
+        yield Mean(f"{name}.shapley_closeness_placed", float(np.mean(placed)))
 
 
-def _size(squares: Floats) -> float:
-    return float(np.sqrt(max(0.0, squares.mean())))
+def _placed(squares: Floats, close: NDArray[np.bool_], far: NDArray[np.bool_], beside: Integers) -> Iterator[float]:
+    """Yield the size of close pairs less that of far ones whose answers stand beside them as those of close ones do."""
+    places, place = np.unique(beside, return_inverse=True)
+    near, other = (np.bincount(place[these], minlength=len(places)) for these in (close, far))
+    kept = close & (other[place] > 0)
+    if kept.sum() >= FEWEST:
+        yield _size(squares[kept]) - _size(squares[far], near[place[far]] / other[place[far]])
+
+
+def _size(squares: Floats, weights: Floats | None = None) -> float:
+    return float(np.sqrt(max(0.0, np.average(squares, weights=weights))))

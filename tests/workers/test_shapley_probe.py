@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from jobs.tasks.dependencies import Dependencies
 from jobs.tasks.parity import Parity
 from jobs.tasks.task import IGNORE, Batch, Task
 from tests.bitwise.drives import one_command, same_in_packs_and_after_a_kill
+from workers.shapley import pairs_of
 from workers.shapley_probe import Questions, asked_of, questions_of, shapley_measures
 
 STREAMS = Streams(Seeds(1, 1, 1, 0))
@@ -140,6 +142,27 @@ def test_words_that_depend_on_each_other_are_closer_where_only_those_interact() 
     assert found["x.shapley_closeness"] > 0.7
 
 
+@pytest.mark.parametrize("objective", ["masked", "next"])
+def test_the_answer_stands_alike_beside_words_close_and_far_in_the_tree(objective: Literal["masked", "next"]) -> None:
+    questions = asked(Dependencies(objective=objective, test_size=8, trees=200), "trees", items=200, window=6)
+
+    def closeness(worth: Callable[[int, np.ndarray, np.ndarray], np.ndarray]) -> tuple[float, float]:
+        values = []
+        for item, subsets in enumerate(questions.subsets):
+            places = np.flatnonzero(questions.feature[item] >= 0)
+            first, second = pairs_of(len(places))
+            both = (subsets[:, None] >> first & 1) * (subsets[:, None] >> second & 1)
+            values.append(both @ worth(item, places[first], places[second]).astype(float))
+        found = {one.metric: one.value for one in shapley_measures("x", questions, np.concatenate(values))}
+        return found["x.shapley_closeness"], found["x.shapley_closeness_placed"]
+
+    by_place, placed = closeness(lambda item, first, second: questions.at[item] - first == 3)
+    assert abs(by_place) > 0.005
+    assert placed == pytest.approx(0, abs=1e-6)
+    by_tree, placed = closeness(lambda item, first, second: questions.edges[item, first, second] == 1)
+    assert (by_tree, placed) == pytest.approx((1, 1), abs=1e-6)
+
+
 def test_orders_make_a_size_less_certain_and_not_larger() -> None:
     sizes = {}
     for count in (2, 20):
@@ -169,7 +192,7 @@ execution: {pack_width: 3}
 def test_rows_do_not_depend_on_the_pack_or_on_a_kill(tmp_path: Path) -> None:
     end = same_in_packs_and_after_a_kill(tmp_path, STUDY)
     rows = {(row["step"], row["metric"]) for row in end[0]}  # type: ignore[index]
-    wanted = ["trees.shapley.1", "trees.shapley.2.2", "trees.shapley_closeness", "heldout.shapley_share"]
+    wanted = ["trees.shapley.1", "trees.shapley.2.2", "trees.shapley_closeness_placed", "heldout.shapley_share"]
     assert {(step, what) for step in (0, 4, 8) for what in wanted} <= rows
     sets = {row["value"] for row in end[0] if row["metric"] == "trees.shapley_set"}  # type: ignore[index]
     assert len(sets) == 1, "one set for all seeds and steps"
