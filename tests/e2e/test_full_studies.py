@@ -37,6 +37,8 @@ def cut(name: str) -> dict[str, Any]:
     study["execution"] = {}
     study["task"] |= {"test_size": ITEMS} | ({"trees": ITEMS} if "trees" in study["task"] else {})
     study["task"] |= {"validation": BATCH} if "validation" in study["task"] else {}
+    for asked in (one["shapley"] for one in study.get("measure", ()) if isinstance(one, dict) and "shapley" in one):
+        asked |= {"items": BATCH, "window": 4}  # 32 subsets, where 8 sentences of 8 words are 2,048
     if "polca" in study:
         study["polca"] |= {"steps": {"every": HALF}, "basis": {"every": STEPS}, "items": ITEMS}
     if study["task"]["name"] == "planted":
