@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.models import Size, matrix_rate, one_at_a_time, packed, seconds
 from workers.determinism import make_deterministic
+from workers.memory import keeping_freed_memory
 
 VOCABULARY, LAYERS, HEADS = 32, 2, 4
 LENGTH, BATCH = int(os.environ.get("BENCH_LENGTH", "32")), int(os.environ.get("BENCH_BATCH", "32"))
@@ -100,11 +101,13 @@ def main() -> None:
         runs = int(given.alone.rpartition(" ")[2]) if given.alone.startswith("pack") else 1
         size = sized(given.widths[0])
         step = packed(size, runs) if given.alone.startswith("pack") else one_at_a_time(size)
-        step()
-        print(runs / seconds(step, given.seconds))
+        with keeping_freed_memory():  # as workers do; all peers have it, too
+            step()
+            print(runs / seconds(step, given.seconds))
         return
     for width in given.widths:
-        measure(width, given.threads, given.repeats, given.seconds)
+        with keeping_freed_memory():
+            measure(width, given.threads, given.repeats, given.seconds)
 
 
 if __name__ == "__main__":

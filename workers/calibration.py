@@ -18,7 +18,7 @@ from jobs.spec import Condition
 from jobs.tasks.task import IGNORE, Task
 from workers.determinism import make_deterministic
 from workers.engines.packed import PackedEngine
-from workers.memory import is_out_of_memory
+from workers.memory import give_back, is_out_of_memory, keeping_freed_memory
 
 PACK_WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 PACKS_PER_GPU = (1, 2, 4)
@@ -62,9 +62,10 @@ def measure(
     found: list[Timing] = []
     probe = _Probe(condition, task, seconds, clock, device)
     try:
-        for per_gpu in PACKS_PER_GPU if probe.is_gpu else (1,):
-            for count in threads if not probe.is_gpu else (1,):
-                found += _climb(probe, most_runs, count, per_gpu, must=not found)
+        with keeping_freed_memory():
+            for per_gpu in PACKS_PER_GPU if probe.is_gpu else (1,):
+                for count in threads if not probe.is_gpu else (1,):
+                    found += _climb(probe, most_runs, count, per_gpu, must=not found)
     finally:
         torch.set_num_threads(before)
     return found
@@ -106,6 +107,7 @@ class _Probe:
 
     def timing(self, width: int, threads: int, per_gpu: int) -> Timing:
         """Return the median time of a step of one of `per_gpu` packs that train at once."""
+        give_back()
         resident = resident_bytes()
         self._forget_peak()
         if per_gpu == 1:
@@ -115,7 +117,7 @@ class _Probe:
             with ThreadPoolExecutor(per_gpu) as executor:
                 several = list(executor.map(lambda slot: self._beside(width, slot, barrier), range(per_gpu)))
             times, kept = [time for some, _ in several for time in some], several[0][1]
-        # The allocator keeps what a pack gave back: a second look at a width would see the first one's memory.
+        # What a pack leaves behind is not all given back: a second look at a width would see the first one's memory.
         if width not in self._memory:
             taken = self._taken(resident)
             self._memory[width] = taken // per_gpu + kept if taken else 0

@@ -38,7 +38,7 @@ from workers.engines.choice import engine_of, packages_of, switch
 from workers.engines.command import Assignment, private_folder, running
 from workers.harness import harness_of
 from workers.host import ALONE, Nodes
-from workers.memory import out_of_memory
+from workers.memory import keeping_freed_memory, out_of_memory
 from workers.probes import Probes, Tally
 from workers.progress import Signs
 from workers.replay import Replays, ends_of, first_state, other_ends, pasts_of
@@ -84,7 +84,7 @@ def run_pack(
             check_still_wanted(store, request)
             put_record(store, keys.claim, this_process() | {"actor": actor, "environment": environment.facts})
             stop = stop or threading.Event()
-            with _beating(store, request, crew, stop), out_of_memory(request):
+            with _beating(store, request, crew, stop), keeping_freed_memory(), out_of_memory(request):
                 _train(store, request, environment, crew, stop, clock, nodes)
                 outcome = crew.outcome()
                 put_outcome(store, outcome)

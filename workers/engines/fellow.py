@@ -26,6 +26,7 @@ from workers.engines.fellows import HEADER, STORE_FAILED, Order
 from workers.engines.modules import WHOLE, Told, carry_out, replicas_of, take_part, take_up
 from workers.engines.replica import Replica, Shape, module_spec
 from workers.engines.world import Meeting, World, joined
+from workers.memory import keeping_freed_memory
 from workers.part_saver import PartSaver, Place
 from workers.writer import Writer
 
@@ -44,7 +45,8 @@ def main() -> int:
     make_deterministic(spec.threads, spec.threads)
     (folder / f"{rank}.ready").touch()
     meeting = Meeting(folder, *asked["meeting"])
-    with joined(meeting, rank, spec.processes, asked["device"]) as world, Writer() as writer:
+    device = asked["device"]
+    with keeping_freed_memory(), joined(meeting, rank, spec.processes, device) as world, Writer() as writer:
         replicas = replicas_of(condition, Shape(*asked["shape"]), streams, world)
         parts = PartSaver(rank, spec.processes)
         while _obey(replicas, world, parts, writer):
