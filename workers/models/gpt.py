@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.spec import GptSpec
-from workers.models.attention import attend, attend_together
+from workers.models.attention import attend, attend_narrow, attend_together, is_narrow
 from workers.models.family import SMALL_VOCABULARY, Masks, Parameter, Seen, activate, gather_rows
 
 NORM_EPSILON = 1e-5
@@ -72,28 +72,38 @@ class Gpt:
         seen: Seen | None,
     ) -> Tensor:
         batch, length, asked = shape
+        mixed = self._attention(values, at, self._norm(x), shape, seen)
+        if asked:
+            x = x.view(x.shape[0], batch, length, -1)[:, :, asked:].reshape(mixed.shape)
+        x = x + drop(mixed)
+        up = values[at + "norm_2.gain"][:, :, None] * values[at + "feedforward.up"]
+        hidden = activate(self.spec.activation, torch.bmm(self._norm(x), up))
+        return x + drop(torch.bmm(hidden, values[at + "feedforward.down"]))
+
+    def _attention(
+        self, values: Mapping[str, Tensor], at: str, x: Tensor, shape: tuple[int, int, int], seen: Seen | None
+    ) -> Tensor:
+        """Return attention with its projections, [run, rows, width] of the positions that are asked for."""
+        batch, length, asked = shape
         spec, runs, causal = self.spec, x.shape[0], self.spec.attention == "causal"
-        heads, size = spec.heads, spec.width // spec.heads
-        inner = self._norm(x)
+        heads, size, maps = spec.heads, spec.width // spec.heads, seen.maps if seen else None
         qkv = values[at + "norm_1.gain"][:, :, None] * values[at + "attention.qkv"]
+        out = values[at + "attention.out"]
+        if not asked and self._rotation is None and is_narrow(spec.width, heads, length):
+            return attend_narrow(x, qkv, out, heads=heads, length=length, causal=causal, maps=maps)
         if asked:
             rest = length - asked
-            some = inner.view(runs, batch, length, -1)[:, :, asked:].reshape(runs, batch * rest, -1)
+            some = x.view(runs, batch, length, -1)[:, :, asked:].reshape(runs, batch * rest, -1)
             q = torch.bmm(some, qkv[:, :, : spec.width]).view(runs * batch, rest, heads, size)
-            k, v = torch.bmm(inner, qkv[:, :, spec.width :]).view(runs * batch, length, 2, heads, size).unbind(2)
-            x = x.view(runs, batch, length, -1)[:, :, asked:].reshape(runs, batch * rest, -1)
+            k, v = torch.bmm(x, qkv[:, :, spec.width :]).view(runs * batch, length, 2, heads, size).unbind(2)
             mixed = attend(*self._turned(q, k, asked), v, causal=causal)
         else:
-            together = torch.bmm(inner, qkv).view(runs * batch, length, 3, heads, size)
+            together = torch.bmm(x, qkv).view(runs * batch, length, 3, heads, size)
             if self._rotation is not None:
                 q, k, v = together.unbind(2)
                 together = torch.stack([*self._turned(q, k, 0), v], dim=2)
-            mixed = attend_together(together, causal=causal, maps=seen.maps if seen else None)
-        mixed = mixed.reshape(runs, x.shape[1], spec.width)
-        x = x + drop(torch.bmm(mixed, values[at + "attention.out"]))
-        up = values[at + "norm_2.gain"][:, :, None] * values[at + "feedforward.up"]
-        hidden = activate(spec.activation, torch.bmm(self._norm(x), up))
-        return x + drop(torch.bmm(hidden, values[at + "feedforward.down"]))
+            mixed = attend_together(together, causal=causal, maps=maps)
+        return torch.bmm(mixed.reshape(runs, -1, spec.width), out)
 
     def _turned(self, q: Tensor, k: Tensor, asked: int) -> tuple[Tensor, Tensor]:
         """Return q (from position `asked` on) and k with rotary positions, where the spec has them."""
