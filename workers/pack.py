@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from jobs.beats import Heart, Pulse
@@ -55,6 +56,19 @@ from workers.writer import Writer
 log = logging.getLogger("workers")
 
 
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """What is asked for, and with what it is carried out."""
+
+    store: Store
+    request: PackRequest
+    environment: Environment
+    crew: Crew
+    stop: threading.Event
+    clock: Callable[[], float]
+    nodes: Nodes
+
+
 def run_pack(
     store_url: str,
     pack_id: str,
@@ -84,8 +98,9 @@ def run_pack(
             check_still_wanted(store, request)
             put_record(store, keys.claim, this_process() | {"actor": actor, "environment": environment.facts})
             stop = stop or threading.Event()
+            launch = _Launch(store, request, environment, crew, stop, clock, nodes)
             with _beating(store, request, crew, stop), keeping_freed_memory(), out_of_memory(request):
-                _train(store, request, environment, crew, stop, clock, nodes)
+                _train(launch)
                 outcome = crew.outcome()
                 put_outcome(store, outcome)
         except SeedbedError:
@@ -114,42 +129,25 @@ def _beating(store: Store, request: PackRequest, crew: Crew, stop: threading.Eve
             pulse.end()
 
 
-def _train(
-    store: Store,
-    request: PackRequest,
-    environment: Environment,
-    crew: Crew,
-    stop: threading.Event,
-    clock: Callable[[], float],
-    nodes: Nodes,
-) -> None:
-    before = {run.run_id: attempts_of(store, run.run_id) for run in request.runs}
-    crew.progress.trust(1 + max(len(of_run) for of_run in before.values()))
-    if isinstance(request.condition.engine, CommandSpec):
-        _train_script(store, request, environment, crew, before, stop, clock)
+def _train(launch: _Launch) -> None:
+    before = {run.run_id: attempts_of(launch.store, run.run_id) for run in launch.request.runs}
+    launch.crew.progress.trust(1 + max(len(of_run) for of_run in before.values()))
+    if isinstance(launch.request.condition.engine, CommandSpec):
+        _train_script(launch, before)
         return
     left_out: set[int] = set()
-    while not _trained(store, request, environment, crew, stop, clock, nodes, before, left_out):
+    while not _trained(launch, before, left_out):
         pass
 
 
-def _trained(
-    store: Store,
-    request: PackRequest,
-    environment: Environment,
-    crew: Crew,
-    stop: threading.Event,
-    clock: Callable[[], float],
-    nodes: Nodes,
-    before: dict[str, list[Attempt]],
-    left_out: set[int],
-) -> bool:
+def _trained(launch: _Launch, before: dict[str, list[Attempt]], left_out: set[int]) -> bool:
     """Train, unless the checkpoint that it would go on from is damaged: then its step is added to `left_out`."""
+    store, request, crew = launch.store, launch.request, launch.crew
     keys, condition = PackKeys(request.pack_id), request.condition
     task = load_task(store, condition.task)
     saved, state = _restore(store, before, left_out)
     if request.strict:
-        _refuse_change(store, saved, environment)
+        _refuse_change(store, saved, launch.environment)
     streams = [Streams(run.seeds.seeds()) for run in request.runs]
     tally = Tally.empty(len(streams))
     replays = Replays(store, crew.progress)
@@ -162,7 +160,7 @@ def _trained(
     effort = effort_of(condition, task, origins[0].step if origins[0] else 0)
     switch(condition, request.threads, len(request.runs))  # a replay has set its own
     del replays  # and with it the states of all parents
-    with closing(engine_of(condition, task, streams, request.device, nodes)) as engine, Writer() as writer:
+    with closing(engine_of(condition, task, streams, request.device, launch.nodes)) as engine, Writer() as writer:
         if saved and not _have_gone_on(engine, tally, state, saved, left_out):
             return False
         if not saved:
@@ -170,9 +168,9 @@ def _trained(
                 engine.load(state)
             _check_proof(request, task, engine)
         check_still_wanted(store, request)
-        _claim_runs(store, request, crew, before, saved)
+        _claim_runs(launch, before, saved)
         start, last_saved = _start(request, saved)
-        shards = ShardWriter(store, keys, clock)
+        shards = ShardWriter(store, keys, launch.clock)
         with (
             ends_of(others, condition, task, streams, engine, request.device) as ends,
             harness_of(store, condition, task, request.device, crew.progress) as harness,
@@ -183,9 +181,9 @@ def _trained(
                 engine,
                 Batches(task, streams, condition.training.batch_size, crew, condition.training.masking),
                 Probes(task, streams, crew, shards, condition.measure, ends, condition.polca, pasts, harness, effort),
-                Saver(store, keys, crew, shards, writer, environment.digest, parents, last_saved, clock),
+                Saver(store, keys, crew, shards, writer, launch.environment.digest, parents, last_saved, launch.clock),
                 tally,
-                stop,
+                launch.stop,
             )
     return True
 
@@ -204,23 +202,16 @@ def _have_gone_on(engine: Engine, tally: Tally, state: State, saved: list[Saved]
     return True
 
 
-def _train_script(
-    store: Store,
-    request: PackRequest,
-    environment: Environment,
-    crew: Crew,
-    before: dict[str, list[Attempt]],
-    stop: threading.Event,
-    clock: Callable[[], float],
-) -> None:
+def _train_script(launch: _Launch, before: dict[str, list[Attempt]]) -> None:
+    store, request, crew, clock = launch.store, launch.request, launch.crew, launch.clock
     (run,) = request.runs
     keys = PackKeys(request.pack_id)
     with private_folder() as folder:
         saved = restore(store, before[run.run_id], folder / "resume")
         if request.strict:
-            _refuse_change(store, saved, environment)
+            _refuse_change(store, saved, launch.environment)
         check_still_wanted(store, request)
-        _claim_runs(store, request, crew, before, saved)
+        _claim_runs(launch, before, saved)
         step = saved[0].step if saved else FRESH
         attempt, seeds = crew.members[0].attempt.attempt, run.seeds.seeds()
         assigned = Assignment(
@@ -229,9 +220,9 @@ def _train_script(
         parents = {run.run_id: _lineage(saved[0])} if saved else {}
         shards = ShardWriter(store, keys, clock)
         with Writer() as writer, running(store, assigned, folder) as script:
-            saver = Saver(store, keys, crew, shards, writer, environment.digest, parents, step, clock)
+            saver = Saver(store, keys, crew, shards, writer, launch.environment.digest, parents, step, clock)
             compare = partial(witness, store, request.condition, run)
-            follow(_plan(request), step, script, crew, shards, saver, stop, compare, clock)
+            follow(_plan(request), step, script, crew, shards, saver, launch.stop, compare, clock)
 
 
 def _start(request: PackRequest, saved: list[Saved]) -> tuple[Start, int]:
@@ -313,9 +304,8 @@ def _refuse_change(store: Store, saved: list[Saved], environment: Environment) -
             raise EnvironmentChanged(part.slice.run_id, part.step, environment.differences(before))
 
 
-def _claim_runs(
-    store: Store, request: PackRequest, crew: Crew, before: dict[str, list[Attempt]], saved: list[Saved]
-) -> None:
+def _claim_runs(launch: _Launch, before: dict[str, list[Attempt]], saved: list[Saved]) -> None:
+    store, request = launch.store, launch.request
     spec = condition_spec(request.condition)
     for slot, run in enumerate(request.runs):
         resumed = (saved[slot].step, saved[slot].pack_id) if saved else (FRESH, "")
@@ -324,7 +314,7 @@ def _claim_runs(
         check_still_open(store, newest)
         own = run_spec(spec, run.seeds.seeds(), run.origin)
         attempt = claim(store, run.run_id, request.pack_id, resumed, own, after=newest.attempt if newest else 0)
-        crew.members.append(Member(slot, attempt, step=max(resumed[0], 0)))
+        launch.crew.members.append(Member(slot, attempt, step=max(resumed[0], 0)))
 
 
 @contextmanager
