@@ -36,34 +36,37 @@ def metrics_by_number(metric: str, names: Sequence[str]) -> dict[int, str]:
 
 
 def against_number(
-    axes: Axes, numbers: Floats, lines: Mapping[str, Sequence[tuple[Estimate, Floats]]], metric: str
+    axes: Axes, numbers: Floats, lines: Mapping[str, Sequence[tuple[int, Estimate, Floats]]], metric: str
 ) -> Axes:
     """Draw for each condition its mean and the runs' values at each number; returns the axes.
 
-    lines  label → for each number its mean over runs and the values [run]
+    lines  label → place among the numbers, mean over runs and the values [run], for each number of which it has any
     """
     # With a 0 among the numbers, equal distances: a logarithm has no place for it.
     places = numbers if numbers.min() > 0 else np.arange(len(numbers), dtype=np.float64)
     width = 0.05 if numbers.min() > 0 else 0.0
     for index, (label, values) in enumerate(lines.items()):
+        if not values:
+            continue
         colour = SERIES[index % len(SERIES)]
         shift = (index - (len(lines) - 1) / 2) * 0.12
-        x = places * (1 + width * shift) if width else places + shift
-        mean, low, high = (np.array([getattr(one, part) for one, _ in values]) for part in ("value", "low", "high"))
+        mine = places[[place for place, _, _ in values]]
+        x = mine * (1 + width * shift) if width else mine + shift
+        mean, low, high = (np.array([getattr(one, part) for _, one, _ in values]) for part in ("value", "low", "high"))
         low, high = (np.where(np.isfinite(bound), bound, mean) for bound in (low, high))
         axes.errorbar(
             x, mean, yerr=[mean - low, high - mean], color=colour, marker=_MARKERS[index % 7], markersize=4.5,
             linestyle=LINES[index % 4], linewidth=1.3, capsize=2, label=short(label),
         )  # fmt: skip
-        for place, (_, scores) in zip(x, values, strict=True):
+        for place, (_, _, scores) in zip(x, values, strict=True):
             spread = 0.04 + 0.03 * jitter(len(scores))  # to the right of the mean, which would hide them
             axes.plot(
                 place * (1 + spread) if width else place + spread,
                 scores, "o", color=colour, markersize=2, alpha=0.35, markeredgewidth=0,
             )  # fmt: skip
-    every = [np.array([one.low, one.high, *scores]) for line in lines.values() for one, scores in line]
+    every = [np.array([one.low, one.high, *scores]) for line in lines.values() for _, one, scores in line]
     axes.set_ylim(*span(every))
-    axes.set_ylabel(f"{metric} at the last step")
+    axes.set_ylabel(f"{pattern_of(metric)} at the last step")
     if width:
         scale_axis(axes, numbers, "the number * in the metric's name")
     else:

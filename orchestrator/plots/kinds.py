@@ -293,15 +293,15 @@ def numbered(question: Question) -> Figure:
     if len(found) < 2:
         raise QueryError(f"{question.metric!r} names fewer than two metrics: write * for the number, as in seen_*.loss")
     numbers = sorted(found)
-    lines: dict[str, list[tuple[Estimate, Floats]]] = {}
-    for number in numbers:
-        for condition in question.summary(found[number]).conditions:
-            mean = mean_t(condition.scores, condition.success.cohort, question.level([condition]))
-            lines.setdefault(condition.condition.label, []).append((mean, condition.scores))
-    figure = new_figure(6.8, 4.2)
-    pattern = by_number.pattern_of(question.metric)
-    by_number.against_number(figure.add_subplot(), np.array(numbers, np.float64), lines, pattern)
     shown = question.summary(found[numbers[0]]).conditions
+    lines: dict[str, list[tuple[int, Estimate, Floats]]] = {one.condition.label: [] for one in shown}
+    for place, number in enumerate(numbers):
+        for condition in question.summary(found[number]).conditions:
+            if len(condition.scores):
+                mean = mean_t(condition.scores, condition.success.cohort, question.level([condition]))
+                lines[condition.condition.label].append((place, mean, condition.scores))
+    figure = new_figure(6.8, 4.2)
+    by_number.against_number(figure.add_subplot(), np.array(numbers, np.float64), lines, question.metric)
     _say(figure, question, shown, "means over runs at the last step with Student's 95 % intervals; dots: runs")
     return figure
 

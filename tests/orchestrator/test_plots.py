@@ -153,6 +153,16 @@ def test_steps_beside_steps_are_means_over_the_runs_that_were_measured() -> None
     assert axes.images[0].get_array().mask.sum() == 3
 
 
+def test_a_number_that_a_condition_has_no_value_of_is_left_out_of_its_line() -> None:
+    question = study(seeds=4)
+    table = question.tables["metrics"]
+    first = {run.id for run in question.declared.runs if run.condition.label == "model.width=4"}
+    kept = [not (row["metric"] == "seen_50.accuracy" and row["run_id"] in first) for row in table.to_pylist()]
+    question.tables["metrics"] = table.filter(pa.array(kept))
+    lines = draw("numbered", question).axes[0].containers
+    assert [len(line[0].get_xdata()) for line in lines] == [2, 3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("steps", "scale"),
     [
