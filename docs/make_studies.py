@@ -50,6 +50,7 @@ class Shown:
 CLOSENESS = "trees.interdependence_closeness"
 # Words so many places apart, with one edge of the tree between them and with two.
 NEAR_FAR = tuple((f"trees.interdependence.{apart}.1", f"trees.interdependence.{apart}.2") for apart in (1, 2, 3))
+TOGETHER = "trees.shapley_closeness_placed"
 SKILL: Words = ("--against-threshold", "0.75")
 BEFORE: Words = ("--metric", "trees.uas", "--threshold", "0.33", "--against", "attractor.accuracy", *SKILL)
 SPENT: Words = ("--metric", "heldout.loss", "--falling", "--against", "cost.flops")
@@ -170,6 +171,32 @@ SHOWN = (
             ("mean", "--metric", "attractor.accuracy"),
         ),
         {"fan": ("fan", "--metric", CLOSENESS), "attractor": ("fan", "--metric", "attractor.accuracy")},
+    ),
+    Shown(
+        "interactions",
+        (
+            ("mean", "--metric", TOGETHER),
+            ("success",),
+            *(
+                ("difference", "--metric", f"trees.shapley.{apart}", "--against", f"trees.shapley.{apart + 1}")
+                for apart in (1, 2, 3)
+            ),
+            ("order", "--metric", TOGETHER, "--threshold", "0.4", "--against", "attractor.accuracy", *SKILL),
+            ("curve", "--metric", TOGETHER, "--condition", "task.objective=next"),
+            ("curve", "--metric", TOGETHER, "--condition", "task.objective=masked"),
+            *(
+                ("difference", "--metric", f"trees.shapley.{apart}.1", "--against", f"trees.shapley.{apart}.2")
+                for apart in (1, 2, 3)
+            ),
+            ("mean", "--metric", "trees.shapley_closeness"),
+            ("mean", "--metric", "trees.shapley_share"),
+            ("mean", "--metric", "attractor.accuracy"),
+        ),
+        {
+            "fan": ("fan", "--metric", TOGETHER),
+            "distances": ("numbered", "--metric", "trees.shapley.*"),
+            "attractor": ("fan", "--metric", "attractor.accuracy"),
+        },
     ),
     Shown(
         "sudden-drops",
