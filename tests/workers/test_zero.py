@@ -97,6 +97,18 @@ def test_a_pack_of_two_runs() -> None:
     assert differences(one, both) < 2e-5
 
 
+@pytest.mark.slow
+def test_what_trains_after_stage_3_in_the_same_process_computes_as_before_it() -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'seedbed[deepspeed]'")
+    linear, before = torch.nn.functional.linear, trained(made(MODEL), 0)
+    with closing(engine_for(zero(3), 0)) as engine:
+        train(engine, range(2))
+        assert torch.nn.functional.linear is not linear, "DeepSpeed's own, until it is taken back"
+    assert torch.nn.functional.linear is linear
+    after = trained(made(MODEL), 0)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_without_deepspeed_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed.comm.comm", None)
     monkeypatch.setitem(sys.modules, "deepspeed", None)

@@ -131,7 +131,7 @@ def joined(meeting: Meeting, rank: int, size: int, kind: str) -> Iterator[World]
         return
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    with _accelerate_forgotten(), _told_by_environment(world, meeting):
+    with _accelerate_forgotten(), _linear_put_back(), _told_by_environment(world, meeting):
         store = meeting.store(size)
         dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=_MEETING)
         try:
@@ -169,6 +169,16 @@ def _accelerate_forgotten() -> Iterator[None]:
             yield
         finally:
             _forget_accelerate()
+
+
+@contextmanager
+def _linear_put_back() -> Iterator[None]:
+    """Take back ZeRO 3's own linear map, which would stay, and round otherwise in whatever trains here next."""
+    before = torch.nn.functional.linear
+    try:
+        yield
+    finally:
+        torch.nn.functional.linear = before
 
 
 @contextmanager
