@@ -1,4 +1,4 @@
-"""What training a transformer as a whole module takes of a device, before anything runs: FLOPs, memory, hours.
+"""What training takes of a device, before anything runs: FLOPs, memory and hours of whole modules, hours of packs.
 
 Formulas, not measurements: FLOPs of `jobs/flops.py`, weights, gradients and moments as in ZeRO (Rajbhandari et al.
 2020, section 3), activations as in Korthikanti et al. 2022 (equation 2 without the part that fused attention does not
@@ -8,11 +8,12 @@ keep). A process's own few hundred MB, and what an allocator leaves unused, come
 from dataclasses import dataclass
 
 from jobs.flops import Sizes, training_flops
-from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec
+from jobs.spec import AccelerateSpec, Condition, DeepSpeedSpec, HuggingFaceSpec, ModuleSpec, PackedSpec
 
 UTILISATION = 0.4  # of the peak: what well-made training of such models reached (PaLM, table 3: 0.21 to 0.46)
 _KEPT_PER_VALUE = 34  # bytes of 16-bit activations for each value of a layer's input
 _FLOAT, _HALF = 4, 2
+_COPIES = 5  # of a pack's weights: themselves, gradients, two moments, and what an update is worked out in
 _LOGIT_COPIES = 3  # logits, their log-softmax, its gradient
 
 
@@ -84,6 +85,21 @@ def cost(condition: Condition, parameters: int, vocabulary: int, length: int, to
         for device in DEVICES
     )
     return Cost(flops, memory, hours)
+
+
+def pack_hours(condition: Condition, parameters: int, flops: int) -> tuple[Hours, ...]:
+    """Return the device-hours of seed-batched models, which compute in float32; empty for others.
+
+    At `UTILISATION` of the peak, which narrow models do not reach: `seedbed run` measures what they do. `fits` says
+    whether the state of one run does.
+    """
+    if not isinstance(condition.engine, PackedSpec):
+        return ()
+    state = _COPIES * _FLOAT * parameters
+    return tuple(
+        Hours(device.name, flops / (device.float32 * UTILISATION) / 3600, state <= device.memory_bytes)
+        for device in DEVICES
+    )
 
 
 def _peak(device: Device, engine: ModuleSpec) -> float:

@@ -11,7 +11,7 @@ from jobs.schedule import steps_of
 from jobs.spec import CommandSpec, Condition, OptimizerSpec
 from jobs.store import Store
 from jobs.study import GridPoint, Study
-from orchestrator.costs import Cost, cost
+from orchestrator.costs import Cost, Hours, cost, pack_hours
 from orchestrator.machine import Machine, needs_of
 from orchestrator.packing import Todo, assumed_timings, pack_runs
 from orchestrator.prepare import check_harnesses
@@ -29,6 +29,7 @@ class ConditionPlan:
     held              runs that the store holds finished or diverged: they are not trained again
     flops             of the runs that are left: 6 × parameters × tokens, and attention where the model is large
     cost              of whole Hugging Face models: memory of a process and hours by device; None for others
+    hours             of seed-batched models: hours by device; empty for others
     checkpoints       milestones of the runs that are left; `checkpoint_bytes` is what they take, weights and moments
     polca_rows        of a condition that looks back at its parents' losses: the most rows that one run makes
     """
@@ -44,6 +45,7 @@ class ConditionPlan:
     checkpoints: int
     checkpoint_bytes: int
     cost: Cost | None = None
+    hours: tuple[Hours, ...] = ()
     polca_rows: int = 0
 
 
@@ -59,6 +61,14 @@ class StudyPlan:
     def total(self, name: str) -> int:
         """Return the sum of one column over the conditions."""
         return sum(int(getattr(condition, name)) for condition in self.conditions)
+
+    def hours(self) -> tuple[Hours, ...]:
+        """Return the device-hours of all conditions with seed-batched models; empty where there is none."""
+        by_device = zip(*(condition.hours for condition in self.conditions if condition.hours), strict=True)
+        return tuple(
+            Hours(parts[0].device, sum(part.hours for part in parts), all(part.fits for part in parts))
+            for parts in by_device
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data, with totals."""
@@ -111,6 +121,7 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
     tokens = per_step * sum(run.steps_left for run in todo)
     # The first state of a fork is its parent's, unless something in it was changed.
     first = point.first_step - 1 if point.fork is None or point.fork.is_saved_anew else point.first_step
+    flops = training_flops(condition, sizes, task.length, tokens)
     checkpoints = sum(1 for run in todo for step in milestones if step > max(run.resumed_step, first))
     return ConditionPlan(
         condition=point.label,
@@ -120,10 +131,11 @@ def _condition(study: Study, point: GridPoint, todo: list[Todo], runs: int, pack
         packs=packs,
         parameters=sizes.parameters,
         tokens=tokens,
-        flops=training_flops(condition, sizes, task.length, tokens),
+        flops=flops,
         checkpoints=checkpoints,
         checkpoint_bytes=checkpoints * (sizes.parameters + _kept(condition) * sizes.trained) * _FLOAT_BYTES,
         cost=cost(condition, sizes.parameters, len(task.vocabulary), task.length, tokens),
+        hours=pack_hours(condition, sizes.parameters, flops),
         polca_rows=condition.polca.rows_at_most(point.first_step, len(task.token_groups)) if condition.polca else 0,
     )
 

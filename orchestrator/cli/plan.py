@@ -12,7 +12,7 @@ from jobs.errors import ForeignStore
 from jobs.spec import PackedSpec
 from jobs.store import Store, is_url, open_store
 from orchestrator.cli.options import DEFAULT_STORE, AsJson, Cpus, StoreFolder, StudyFile, find_study
-from orchestrator.cli.show import console, cost_table, plan_table, print_json, stop_lines
+from orchestrator.cli.show import console, cost_table, pack_hours_line, plan_table, print_json, stop_lines
 from orchestrator.clusters.inline import available_cpus
 from orchestrator.estimates.estimate import plain
 from orchestrator.machine import Machine
@@ -40,7 +40,7 @@ def command(
     """Check a study and show what it would take; trains nothing.
 
     Conditions, runs, packs, parameters, FLOPs (6 x parameters x tokens), milestone checkpoints and their bytes, and
-    which runs the store already holds; of Hugging Face models also GPU memory, and hours on known devices.
+    which runs the store already holds; hours on known GPUs, and of Hugging Face models their memory, too.
     With --power: what the study's seeds can and cannot show.
 
     [bold]Example:[/bold] seedbed plan study.yaml --store results
@@ -64,6 +64,8 @@ def command(
     costs = cost_table(result)
     if costs:
         console.print(costs)
+    if line := pack_hours_line(result):
+        console.print(line, highlight=False, soft_wrap=True)
     looks = [(one.polca_rows, one.runs) for one in result.conditions if one.polca_rows]
     if looks:
         most, total = max(rows for rows, _ in looks), sum(rows * runs for rows, runs in looks)

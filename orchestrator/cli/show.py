@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from jobs.records import Status
+from orchestrator.costs import UTILISATION
 from orchestrator.estimates.estimate import FIXED
 from orchestrator.plan import StudyPlan
 from orchestrator.progress import Snapshot
@@ -212,6 +213,15 @@ def cost_table(plan: StudyPlan) -> Table | None:
         times = (f"{hours.hours:.2g}" if hours.fits else "too small" for hours in cost.hours)
         table.add_row(escape(condition), *map(size, parts), *times)
     return table
+
+
+def pack_hours_line(plan: StudyPlan) -> str:
+    """Return what seed-batched models take of a GPU, in words; empty where the study has none that is left to train."""
+    found = plan.hours()
+    if not any(hours.hours for hours in found):
+        return ""
+    told = ", ".join(f"{one.device} {f'{one.hours:.2g} h' if one.fits else 'too small'}" for one in found)
+    return f"On a GPU, by formula, at {UTILISATION:.0%} of its float32 peak, which narrow models do not reach: {told}."
 
 
 def stop_lines(stop: StopPlan) -> list[str]:

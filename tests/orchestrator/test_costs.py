@@ -1,14 +1,28 @@
 """What a whole model takes of a device, against numbers worked out by hand and counts made by the model itself."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.flops import Sizes, training_flops
-from orchestrator.costs import DEVICES, UTILISATION, cost
+from jobs.study_file import parse_study
+from orchestrator.cli.show import pack_hours_line
+from orchestrator.costs import DEVICES, UTILISATION, cost, pack_hours
+from orchestrator.machine import Machine
+from orchestrator.plan import plan
 from tests.workers.test_models import condition
 
 NEOX = {"huggingface": "gpt_neox", "layers": 2, "width": 16, "heads": 2}
+PACKED = """\
+study: widths
+task: {name: parity, bits: 6, subset: 2, test_size: 32}
+model: {family: gpt, layers: 1, width: 8, heads: 2}
+optimizer: {learning_rate: 3e-3}
+training: {steps: 12, batch_size: 8}
+grid: {model.width: [8, 16]}
+seeds: {design: paired, count: 3}
+"""
 P, V, T, TOKENS = 10_000, 50, 32, 1_000
 
 
@@ -69,6 +83,32 @@ def test_packs_are_measured_and_large_ones_do_not_fit() -> None:
     large = cost(spec, 4_000_000_000, V, T, TOKENS)
     assert large is not None
     assert {hours.device for hours in large.hours if hours.fits} == {"H200", "H100", "A100"}
+
+
+def test_hours_of_packs_by_hand_and_a_run_too_large_for_a_device() -> None:
+    gpt = condition({"family": "gpt", "layers": 1, "width": 8, "heads": 2})
+    hours = pack_hours(gpt, P, 67 * 10**15)
+    assert [(one.device, one.fits) for one in hours] == [(device.name, True) for device in DEVICES]
+    assert hours[1].hours == pytest.approx(67e15 / (67e12 * 0.4) / 3600), "2,500 s on an H100"
+    assert {one.device for one in pack_hours(gpt, 3_000_000_000, 1) if not one.fits} == {"L40S", "RTX 4090"}
+    assert pack_hours(condition(NEOX), P, 1) == (), "whole modules have a cost"
+
+
+def test_a_plan_adds_the_hours_of_what_is_left_to_train(tmp_path: Path) -> None:
+    study = parse_study(PACKED, "study.yaml", tmp_path)
+    found = plan(study, None, Machine(1, packs_at_once=1, device="cpu"))
+    hours = found.hours()
+    assert [one.device for one in hours] == [device.name for device in DEVICES]
+    assert hours[2].hours == pytest.approx(found.total("flops") / (19.5e12 * UTILISATION) / 3600)
+    assert found.total("flops") == sum(condition.flops for condition in found.conditions) > 0
+    assert len(found.conditions) == 2
+    assert f"A100 {hours[2].hours:.2g} h" in pack_hours_line(found)
+    (tmp_path / "train.py").touch()
+    scripted = PACKED.replace("seeds:", "engine: {command: python train.py}\nseeds:")
+    assert (
+        plan(parse_study(scripted, "study.yaml", tmp_path), None, Machine(1, packs_at_once=1, device="cpu")).hours()
+        == ()
+    )
 
 
 def test_passes_of_a_sharpness_aware_step_are_counted() -> None:
