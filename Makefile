@@ -32,8 +32,7 @@ english: setup  ## train 16 language models on the English of the installed pack
 	$(BIN)/seedbed tokenize english.jsonl --to corpora/english --train 1024
 	$(BIN)/seedbed run jobs/studies/english.yaml --store english-store
 
-# What takes minutes, because it kills real processes or repeats a study thousands of times. It waits as long as it
-# computes, for processes that end or go on: three at once on two cores.
+# What takes minutes, because it kills real processes or repeats a study thousands of times.
 SYSTEM := tests/benchmarks tests/bitwise tests/calibration tests/contract tests/dashboard/test_control.py tests/e2e tests/orchestrator/mirrors tests/sim \
 	tests/test_integrations.py $(addprefix tests/orchestrator/test_,laws.py make_studies.py parts.py) \
 	$(addprefix tests/workers/test_,harness.py interdependence.py low_rank.py odd_sizes.py polca.py processes.py scripted.py shapley_probe.py shown.py steps_alike.py structural_probe.py zero.py)
@@ -42,7 +41,7 @@ test: setup  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations 12 --durations-min 4 -m "not slow" --ignore=tests/browser $(addprefix --ignore=,$(SYSTEM))
 
 test-system: setup  ## kill workers, nodes and stores, damage files, count coverage: the part of it that CI runs
-	$(BIN)/python -m pytest -n 3 --durations 12 --durations-min 4 -m "not slow" $(SYSTEM)
+	$(BIN)/python -m pytest -n 2 --durations 12 --durations-min 4 -m "not slow" $(SYSTEM)
 
 test-all: setup  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2
