@@ -80,11 +80,7 @@ def cost(condition: Condition, parameters: int, vocabulary: int, length: int, to
     if engine.recompute:
         flops = flops * 4 // 3  # the way forward twice
     memory = _memory(condition, model, engine, parameters, vocabulary, length)
-    hours = tuple(
-        Hours(device.name, flops / (_peak(device, engine) * UTILISATION) / 3600, memory.total <= device.memory_bytes)
-        for device in DEVICES
-    )
-    return Cost(flops, memory, hours)
+    return Cost(flops, memory, _hours(flops, memory.total, is_half=engine.precision == "bf16"))
 
 
 def pack_hours(condition: Condition, parameters: int, flops: int) -> tuple[Hours, ...]:
@@ -95,15 +91,18 @@ def pack_hours(condition: Condition, parameters: int, flops: int) -> tuple[Hours
     """
     if not isinstance(condition.engine, PackedSpec):
         return ()
-    state = _COPIES * _FLOAT * parameters
+    return _hours(flops, _COPIES * _FLOAT * parameters, is_half=False)
+
+
+def _hours(flops: int, needed_bytes: int, *, is_half: bool) -> tuple[Hours, ...]:
     return tuple(
-        Hours(device.name, flops / (device.float32 * UTILISATION) / 3600, state <= device.memory_bytes)
+        Hours(
+            device.name,
+            flops / ((device.bf16 if is_half else device.float32) * UTILISATION) / 3600,
+            needed_bytes <= device.memory_bytes,
+        )
         for device in DEVICES
     )
-
-
-def _peak(device: Device, engine: ModuleSpec) -> float:
-    return device.bf16 if engine.precision == "bf16" else device.float32
 
 
 def _memory(
