@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import Corrupt
-from jobs.parquet import dataset, read_table, read_where
+from jobs.parquet import dataset, read_coded, read_table, read_where
 from jobs.records import METRICS, TABLES
 from jobs.scratch import Scratch, drop
 from jobs.store import Manifest, Store, open_store, verified
@@ -25,6 +25,7 @@ from orchestrator.parts import Part
 Tables = Mapping[str, pa.Table]
 T = TypeVar("T")
 R = TypeVar("R")
+_TOTALS = ("metric", "total")
 _THREADS = 2  # a part takes some 400 MiB while it is made
 
 
@@ -108,8 +109,15 @@ class Placed:
 
     def rows(self, metric: str, columns: Sequence[str]) -> pa.Table:
         """Return columns of the rows of one metric, `run_id` and `metric` as dictionaries; raises Corrupt."""
+        return self._read(lambda path: read_where(path, "metric", metric, columns))
+
+    def totals(self) -> pa.Table:
+        """Return `metric`, as a dictionary, and `total` of all rows; raises Corrupt."""
+        return self._read(lambda path: read_coded(path, _TOTALS, ("metric",)))
+
+    def _read(self, read: Callable[[Path], pa.Table]) -> pa.Table:
         try:
-            return read_where(self.path(), "metric", metric, columns)
+            return read(self.path())
         except (pa.ArrowException, OSError) as error:
             raise Corrupt(self.key, f"cannot be read as Parquet: {error}") from None
 
@@ -200,10 +208,18 @@ def rows_of(tables: Tables, metric: str) -> pa.Table:
     return tables["metrics"].filter(pc.field("metric") == metric)
 
 
-def is_item(rows: pa.Table) -> bool:
-    """Return whether the rows of a metric are of a single item: each 1 of 1 or 0 of 1."""
-    total = rows["total"]
-    return bool(rows.num_rows) and total.null_count == 0 and bool(pc.all(pc.equal(total, 1)).as_py())
+def items_of(tables: Tables) -> set[str]:
+    """Return the metrics that are single items: each of their rows 1 of 1 or 0 of 1. Two columns are read, once."""
+    if isinstance(tables, Collected):
+        found: Iterable[pa.Table] = (placed.totals() for placed in tables.parts if placed.part.rows)
+    else:
+        found = [tables["metrics"].select(_TOTALS)]
+    known, measures = set(), set()
+    for table in found:
+        known.update(pc.unique(table["metric"]).to_pylist())
+        single = pc.equal(table["total"], 1).fill_null(False)
+        measures.update(pc.unique(table["metric"].filter(pc.invert(single))).to_pylist())
+    return known - measures
 
 
 def metric_names(tables: Tables) -> list[str]:

@@ -18,7 +18,7 @@ from jobs.errors import QueryError
 from jobs.identity import canonical_json, sha256
 from jobs.records import Status
 from jobs.study import SuccessRule
-from orchestrator.collected import Tables, is_item, metric_names, rows_of
+from orchestrator.collected import Tables, items_of, metric_names, rows_of
 from orchestrator.declared import Declared
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.outcomes import Outcomes
@@ -111,7 +111,8 @@ class Question:
 
     def measures(self) -> list[str]:
         """Return the names of metrics but for single items: a run is right there or wrong, and many are no measures."""
-        return [name for name in self.metrics() if not is_item(rows_of(self.tables, name))]
+        items = items_of(self.tables)
+        return [name for name in self.metrics() if name not in items]
 
     @property
     def threshold(self) -> float:

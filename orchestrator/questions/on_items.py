@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.errors import QueryError
 from jobs.seeds import Seeds
-from orchestrator.collected import is_item, rows_of
+from orchestrator.collected import items_of, rows_of
 from orchestrator.estimates.agreement import AgreementOverSteps, agreement_over_steps, consistency_over_steps
 from orchestrator.estimates.estimate import Cohort
 from orchestrator.estimates.multibootstrap import MultiBootstrap, multi_bootstrap
@@ -108,11 +108,10 @@ def compare(question: Question) -> Comparison:
 def _answers(question: Question) -> tuple[list[str], Answers]:
     """Return the names of the items, and who answered which right, at every step."""
     prefix = f"{question.options.metric}." if question.options.metric else ""
-    tables = {name: rows_of(question.tables, name) for name in question.metrics() if name.startswith(prefix)}
-    items = [name for name, rows in tables.items() if is_item(rows)]
+    items = sorted(name for name in items_of(question.tables) if name.startswith(prefix))
     if len(items) < 2:
         raise QueryError(_NO_ITEMS)
-    wanted = pa.concat_tables([tables[name] for name in items])
+    wanted = pa.concat_tables([rows_of(question.tables, name) for name in items])
     columns = (wanted[name].to_pylist() for name in ("run_id", "step", "metric", "correct"))
     return items, {(run, step, item): correct for run, step, item, correct in zip(*columns, strict=True)}
 
