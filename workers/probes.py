@@ -224,7 +224,7 @@ class Probes:
     def _measure_weights(self, step: int, engine: Engine) -> None:
         weights = engine.weights()
         for member in self.crew.alive:
-            for metric, value in weight_statistics(weights, member.slot).items():
+            for metric, value in weight_statistics(weights, member.slot, self.crew.progress.begin).items():
                 self._add(member, step, metric, value)
 
     def _names(self, step: int) -> list[str]:

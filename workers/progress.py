@@ -2,9 +2,9 @@
 
 A heart beats in a thread of its own, so it beats on when the loop stands still for ever. Here the loop says what it
 begins, and the heart asks how long ago that was. What is plausible is measured: ten times as long as the same kind of
-thing has ever taken in this process, and a minute at least. The first of each kind is no measure, as it compiles,
-allocates or reads files; it has ten minutes, and what comes before the loop half an hour. So slow steps, evaluations
-and checkpoints have the time that they need.
+thing has ever taken in this process, and a minute at least. The first of each kind has ten minutes, and what comes
+before the loop half an hour. As it compiles, allocates or reads files it is a measure for the second alone. So slow
+steps, evaluations and checkpoints have the time that they need.
 
 Not here: whoever does something about it (`orchestrator/driver.py`).
 """
@@ -13,6 +13,7 @@ import faulthandler
 import logging
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from jobs.beats import Clock, Pulse
@@ -39,6 +40,7 @@ class Progress:
     least_s: float = 0.0
     _doing: tuple[str, float] = field(init=False)
     _longest: dict[str, float] = field(default_factory=dict)
+    _ended: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._doing = _BEGIN, self.clock()
@@ -47,7 +49,9 @@ class Progress:
         """Say that what was done before has ended, and that this begins."""
         now = self.clock()
         before, since = self._doing
-        self._longest[before] = max(self._longest[before], now - since) if before in self._longest else 0.0
+        took = now - since
+        self._longest[before] = max(self._longest[before], took) if self._ended[before] > 1 else took
+        self._ended[before] += 1
         self._doing = what, now
 
     def trust(self, attempt: int) -> None:

@@ -61,6 +61,17 @@ def test_quick_steps_have_a_minute_whatever_the_first_took(clock: Clock) -> None
     assert "the longest before took 0.2 s" in made.stalled()
 
 
+def test_the_first_is_a_measure_for_the_second_alone(clock: Clock) -> None:
+    # The probe of a model with 302 million parameters took minutes at step 0, and had one minute the second time.
+    made = Progress(clock)
+    did(made, clock, ("a probe", 210.0), ("a step", 1.0))
+    assert made.patience_s("a probe") == MOST_TIMES * 210
+    did(made, clock, ("a probe", 30.0), ("a step", 1.0))
+    assert made.patience_s("a probe") == MOST_TIMES * 30
+    did(made, clock, ("a probe", 8.0), ("a step", 1.0))
+    assert made.patience_s("a probe") == MOST_TIMES * 30, "from then on the longest"
+
+
 def test_slow_things_have_ten_times_as_long_as_their_kind_has_taken(clock: Clock) -> None:
     made = Progress(clock)
     did(made, clock, *[("a step", 0.5), ("a checkpoint", 40.0)] * 3)
@@ -131,9 +142,8 @@ def test_a_loop_that_stands_still_is_told_while_its_heart_beats(
     trains.start()
     stands.wait()
     said = ""
-    while not said:
+    while not said.startswith("a step has not ended"):  # on busy cores something else may have seemed slow before
         said = stalled(store, pack_id, newest_beats(store).get(pack_id, 0))
-    assert said.startswith("a step has not ended for 0 s")
     log = PackKeys(pack_id).log
     while "deadlocked" not in store.local(log).read_text(encoding="utf-8"):
         pass

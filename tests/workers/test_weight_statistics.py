@@ -1,5 +1,7 @@
 """Statistics of weights: the values of a matrix made by hand, and the same bits in any pack."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,28 @@ from workers.weight_statistics import weight_statistics
 
 MEASURED = STUDY.replace("probes:", "measure: [weights]\nprobes:").replace("count: 2", "count: 4")
 
+# In a process of its own: what others have freed before would hide what is asked for. Prints bytes more a parameter.
+PEAK = """
+import torch
+from jobs.memory import forget_peak, peak_resident_bytes
+from workers.weight_statistics import weight_statistics
+torch.set_num_threads(1)
+weights = {f"{name}.weight": torch.rand(1, 16, 1 << 17) for name in "abcdefgh"}
+forget_peak()
+before = peak_resident_bytes()
+weight_statistics(weights, 0)
+print((peak_resident_bytes() - before) / sum(values.numel() for values in weights.values()))
+"""
+
 
 def test_a_matrix_made_by_hand() -> None:
     weights = {
         "a.weight": torch.tensor([[[9.0, 9.0], [9.0, 9.0]], [[1.0, 2.0], [3.0, 4.0]]]),
         "a.bias": torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 6.0]]),
     }
-    found = weight_statistics(weights, 1)
+    told: list[str] = []
+    found = weight_statistics(weights, 1, told.append)
+    assert told == ["a matrix", "all weights"], "or the probe of a large model would seem to stand still"
     expected = {
         "l1": 10, "l2": 5.477225575, "trace": 5, "spectral": 5.464985704, "code_sparsity": 1.825741858,
         "computational_sparsity": 0.914915477, "mean_lambda": 2.915475947, "variance_lambda": 13.0,
@@ -62,6 +79,11 @@ def test_threads_change_no_bit() -> None:
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert found[0] == found[1] == weight_statistics({"m": values[2:]}, 0)
+
+
+def test_they_take_one_copy_of_the_weights_in_float64() -> None:
+    said = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True).stdout
+    assert 7 < float(said) < 16, "8 bytes a parameter, and one matrix of eight beside them; copies of all took 24"
 
 
 def test_what_is_not_measured_is_no_part_of_an_id() -> None:
