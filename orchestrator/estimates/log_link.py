@@ -36,7 +36,7 @@ def fit_means(log_x: Floats, total: Floats, runs: Floats) -> Floats:
             up, tilt = (s2 * u0 - s1 * u1) / det, (s0 * u1 - s1 * u0) / det
             largest = np.abs(up[:, None] + tilt[:, None] * z).max(axis=1)
             shrink = np.where(sloped & np.isfinite(largest), np.minimum(1, _LARGEST_STEP / largest), 0.0)
-        up, tilt = np.where(shrink > 0, shrink * up, 0.0), np.where(shrink > 0, shrink * tilt, 0.0)
+            up, tilt = np.where(shrink > 0, shrink * up, 0.0), np.where(shrink > 0, shrink * tilt, 0.0)
         level, slope = level + up, slope + tilt
         if max(np.abs(up).max(), np.abs(tilt).max()) < 1e-12:
             break

@@ -79,6 +79,15 @@ def test_means_are_fitted_where_logs_do_not_exist() -> None:
     assert np.isnan(fit_means(log_x, np.zeros((1, 6)), np.zeros((1, 6)))).all()
 
 
+def test_resamples_with_runs_at_one_scale_alone_are_constants_without_a_warning() -> None:
+    at, random = np.arange(200) % 6, rng(6)
+    runs = np.zeros((200, 6))
+    runs[np.arange(200), at] = random.integers(1, 60, size=200)
+    scores = random.random(200)
+    found = means_at(fit_means(np.log(SCALES), runs * scores[:, None], runs), np.log(SCALES))
+    assert found == pytest.approx(np.broadcast_to(scores[:, None], (200, 6)))
+
+
 def test_the_means_of_a_fit_balance_those_of_the_data() -> None:
     total, runs = rng(4).random((5, 6)) * 20, rng(5).integers(1, 30, size=(5, 6)).astype(float)
     log_x = np.log(SCALES)
