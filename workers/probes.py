@@ -295,12 +295,14 @@ class Probes:
         for member in self.crew.alive:
             mine = sets[member.slot]
             if mine.trees is not None:
+                self.crew.progress.begin("the words of a run")
                 own = {key: value[member.slot] for key, value in everyone.items()}
                 self._add_all(member, step, interdependence_measures(name, own, mine.inputs, mine.trees))
 
     def _fit_probes(self, name: str, step: int, engine: Layered, sets: Sequence[Batch]) -> None:
         layers = engine.hidden(np.stack([one.inputs for one in sets]))
         for member in self.crew.alive:
+            self.crew.progress.begin("the fits of a run")
             mine, streams = sets[member.slot], self.streams[member.slot]
             shown = [layer[member.slot] for layer in layers]
             if "linear-probe" in self.measured:

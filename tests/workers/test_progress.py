@@ -12,6 +12,7 @@ from jobs.layout import PackKeys
 from jobs.records import Status
 from jobs.store import LocalStore, open_store
 from jobs.study import Study
+from tests.bitwise.drives import one_command
 from tests.workers.conftest import Pack
 from workers import batches, progress
 from workers.pack import run_pack
@@ -150,3 +151,40 @@ def test_a_loop_that_stands_still_is_told_while_its_heart_beats(
     goes_on.set()
     trains.join()
     assert {run.status for run in ends[0].runs} == {Status.FINISHED}, "whoever thought it dead has a fence"
+
+
+MEASURED = """\
+study: measured
+task: {name: dependencies, objective: next, objects: plain, test_size: 4, trees: 8}
+model: {family: lstm, layers: 1, width: 4}
+optimizer: {learning_rate: 1e-2}
+training: {steps: 1, batch_size: 2}
+probes: {every: 1}
+measure: [weights, interdependence]
+seeds: {design: paired, count: 2}
+execution: {pack_width: 2}
+"""
+FITTED = MEASURED.replace("family: lstm, layers: 1,", "family: gpt, layers: 1, heads: 2,").replace(
+    "[weights, interdependence]", "[structural-probe, linear-probe]"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(MEASURED, {"a matrix": 6, "all weights": 2, "the words of a run": 2}), (FITTED, {"the fits of a run": 8})],
+    ids=["weights and words", "fits"],
+)
+def test_long_measurements_say_each_run(
+    text: str, told: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, heard = Progress.begin, list[str]()
+
+    def listen(self: Progress, what: str) -> None:
+        heard.append(what)
+        begin(self, what)
+
+    monkeypatch.setattr(Progress, "begin", listen)
+    one_command(tmp_path / "store", text)
+    assert {what: heard.count(what) / 2 for what in told} == told, (
+        "of each run, at both probes, and fits in each of four sets"
+    )
