@@ -23,6 +23,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "jobs" / "studies"
 MAPPINGS = ROOT / "docs" / "examples"
+PAGES = ROOT / "docs" / "studies"
 PICTURES = ROOT / "docs" / "images" / "studies"
 PARENTS = re.compile(r"^ +study: (\S+\.yaml)$", re.MULTILINE)  # of a fork
 SEED_NUMBERS = ("first", "init", "data")  # in the design of a study; the last two are counts where it is crossed
@@ -379,15 +380,14 @@ def _replaced(text: str, old: str, new: str, name: str) -> str:
 
 
 def copy_pictures(chosen: Sequence[Shown], store: str) -> int:
-    """Copy the first figure of each study to the documents; returns how many were not there."""
+    """Copy the first figure of each study that has a page to the documents; returns how many were not there."""
     missing = 0
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for shown in chosen:
+    for shown in (one for one in chosen if (PAGES / f"{one.study}.md").exists()):
         drawn = folder_of(store, shown.study) / f"{next(iter(shown.figures), '')}.png"
         if drawn.exists():
-            few = (
-                Image.open(drawn).convert("RGB").quantize(64)
-            )  # a third of the bytes, and no line looks another colour
+            # A third of the bytes, and no line looks another colour.
+            few = Image.open(drawn).convert("RGB").quantize(64)
             few.save(PICTURES / f"{shown.study}.png", optimize=True)
         else:
             print(f"not there: {drawn}")

@@ -38,6 +38,9 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (tmp_path / "broken.yaml").write_text("study: broken\n")
     monkeypatch.setattr(module, "STUDIES", tmp_path)
     monkeypatch.setattr(module, "PICTURES", tmp_path / "pictures")
+    monkeypatch.setattr(module, "PAGES", tmp_path)
+    for page in ("tiny", "broken"):
+        (tmp_path / f"{page}.md").touch()
     return module
 
 
@@ -65,6 +68,10 @@ def test_studies_run_one_after_another_and_resume(
     assert drawn.size == copied.size
     assert np.abs(np.asarray(drawn, float) - np.asarray(copied, float)).mean() < 2, "it looks the same"
     assert (tmp_path / "pictures" / "tiny.png").stat().st_size < (folder / "fan.png").stat().st_size
+    (tmp_path / "tiny.md").unlink()
+    (tmp_path / "pictures" / "tiny.png").unlink()
+    assert program.copy_pictures([sound], store) == 0
+    assert not (tmp_path / "pictures" / "tiny.png").exists(), "what has no page has no picture there"
 
 
 def test_a_question_without_an_answer_is_a_failure(program: ModuleType, tmp_path: Path) -> None:
