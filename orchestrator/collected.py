@@ -214,12 +214,11 @@ def items_of(tables: Tables) -> set[str]:
         found: Iterable[pa.Table] = (placed.totals() for placed in tables.parts if placed.part.rows)
     else:
         found = [tables["metrics"].select(_TOTALS)]
-    known, measures = set(), set()
+    measures = set()
     for table in found:
-        known.update(pc.unique(table["metric"]).to_pylist())
         single = pc.equal(table["total"], 1).fill_null(False)
         measures.update(pc.unique(table["metric"].filter(pc.invert(single))).to_pylist())
-    return known - measures
+    return set(metric_names(tables)) - measures
 
 
 def metric_names(tables: Tables) -> list[str]:
