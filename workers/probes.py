@@ -248,6 +248,7 @@ class Probes:
         alive = [member for member in self.crew.alive if name in self._sets[member.slot]]
         if not alive:
             return
+        self.crew.progress.begin(f"the set {name}")  # by its name: sets differ in size, and so does their time
         # Every slot computes, alive or not: the shapes, and with them the bits, do not depend on who is left.
         slots = [member.slot for member in alive]
         sets = [self._sets[slot if slot in slots else slots[0]][name] for slot in range(len(self.streams))]
@@ -295,14 +296,14 @@ class Probes:
         for member in self.crew.alive:
             mine = sets[member.slot]
             if mine.trees is not None:
-                self.crew.progress.begin("the words of a run")
+                self.crew.progress.begin(f"the words of a run in {name}")
                 own = {key: value[member.slot] for key, value in everyone.items()}
                 self._add_all(member, step, interdependence_measures(name, own, mine.inputs, mine.trees))
 
     def _fit_probes(self, name: str, step: int, engine: Layered, sets: Sequence[Batch]) -> None:
         layers = engine.hidden(np.stack([one.inputs for one in sets]))
         for member in self.crew.alive:
-            self.crew.progress.begin("the fits of a run")
+            self.crew.progress.begin(f"the fits of a run in {name}")
             mine, streams = sets[member.slot], self.streams[member.slot]
             shown = [layer[member.slot] for layer in layers]
             if "linear-probe" in self.measured:

@@ -17,16 +17,10 @@ from workers.determinism import one_thread
 _NO_VALUE = 1e-5  # singular values below are 0
 
 
-def _unheard(what: str) -> None:
-    """Tell nobody."""
-
-
-def weight_statistics(
-    weights: Mapping[str, Tensor], slot: int, begin: Callable[[str], None] = _unheard
-) -> dict[str, float]:
+def weight_statistics(weights: Mapping[str, Tensor], slot: int, begin: Callable[[str], None]) -> dict[str, float]:
     """Return metric → value of the run in `slot` of parameters [run, …]; without biases, nothing is said of them.
 
-    `begin` is told of each matrix, and of all: the singular values of a large model take minutes.
+    `begin` is told of each matrix by its shape, and of all: the singular values of a large model take minutes.
 
     `weights.l1`, `.l2`, `.trace`, `.spectral`, `.code_sparsity` (l1 / l2), `.computational_sparsity` (trace over
     spectral), `.mean_lambda`, `.variance_lambda` (of singular values), `.mean_w`, `.median_w`, `.var_w`, `.mean_b`,
@@ -40,7 +34,7 @@ def weight_statistics(
         if matrices:
             rows = []
             for matrix in matrices:
-                begin("a matrix")
+                begin("a matrix of {} by {}".format(*matrix.shape))
                 rows.append(_of_matrix(matrix.cpu().double()))
             begin("all weights")
             found |= {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
@@ -69,11 +63,10 @@ def _of_matrix(matrix: Tensor) -> dict[str, float]:
 
 def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
     """Return all values as float64 in one new tensor: the only copy there is of them, 8 bytes a parameter."""
-    joined = torch.empty(sum(values.numel() for values in tensors), dtype=torch.float64)
-    end = 0
-    for values in tensors:
-        joined[end : end + values.numel()] = values.reshape(-1)
-        end += values.numel()
+    sizes = [values.numel() for values in tensors]
+    joined = torch.empty(sum(sizes), dtype=torch.float64)
+    for place, values in zip(torch.split(joined, sizes), tensors, strict=True):
+        place.copy_(values.reshape(-1))
     return joined
 
 

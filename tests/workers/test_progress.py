@@ -14,7 +14,8 @@ from jobs.store import LocalStore, open_store
 from jobs.study import Study
 from tests.bitwise.drives import one_command
 from tests.workers.conftest import Pack
-from workers import batches, progress
+from workers import batches
+from workers.crew import Crew
 from workers.pack import run_pack
 from workers.progress import BEGIN_S, FIRST_S, LEAST_S, MOST_TIMES, Progress, Signs
 
@@ -124,7 +125,7 @@ def test_a_process_that_was_stopped_is_not_called_stalled_when_it_wakes_up(tmp_p
 
 
 def test_a_loop_that_stands_still_is_told_while_its_heart_beats(
-    store: LocalStore, pack: Pack, study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, pack: Pack, study: MakeStudy, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw, stands, goes_on = batches.Batches.at, threading.Event(), threading.Event()
 
@@ -136,15 +137,17 @@ def test_a_loop_that_stands_still_is_told_while_its_heart_beats(
 
     monkeypatch.setattr(batches.Batches, "at", deadlocked)
     monkeypatch.setattr("workers.pack.Heart", partial(Heart, every_s=0.02))
-    monkeypatch.setattr(progress, "LEAST_S", 0.2)
+    monkeypatch.setattr("workers.pack.Crew", partial(Crew, progress=Progress(clock)))
     pack_id = pack.request(list(study().runs))
     ends = []
     trains = threading.Thread(target=lambda: ends.append(run_pack(store.url, pack_id)), daemon=True)
     trains.start()
     stands.wait()
+    clock.now += LEAST_S + 1
     said = ""
-    while not said.startswith("a step has not ended"):  # on busy cores something else may have seemed slow before
+    while not said:
         said = stalled(store, pack_id, newest_beats(store).get(pack_id, 0))
+    assert said == "a step has not ended for 61 s; the longest before took 0.0 s"
     log = PackKeys(pack_id).log
     while "deadlocked" not in store.local(log).read_text(encoding="utf-8"):
         pass
@@ -169,9 +172,17 @@ FITTED = MEASURED.replace("family: lstm, layers: 1,", "family: gpt, layers: 1, h
 )
 
 
+SETS = ("agreement", "attractor", "heldout", "trees")
+NAMED = [f"the set {name}" for name in SETS]
+MATRICES = {"a matrix of 4 by 16": 4, "a matrix of 83 by 4": 2}
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
-    [(MEASURED, {"a matrix": 6, "all weights": 2, "the words of a run": 2}), (FITTED, {"the fits of a run": 8})],
+    [
+        (MEASURED, MATRICES | {"all weights": 2, "the words of a run in trees": 2} | dict.fromkeys(NAMED, 1)),
+        (FITTED, {f"the fits of a run in {name}": 2 for name in SETS} | dict.fromkeys(NAMED, 1)),
+    ],
     ids=["weights and words", "fits"],
 )
 def test_long_measurements_say_each_run(
@@ -186,5 +197,5 @@ def test_long_measurements_say_each_run(
     monkeypatch.setattr(Progress, "begin", listen)
     one_command(tmp_path / "store", text)
     assert {what: heard.count(what) / 2 for what in told} == told, (
-        "of each run, at both probes, and fits in each of four sets"
+        "of each run, at both probes, by what decides how long it takes"
     )

@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 weights = {f"{name}.weight": torch.rand(1, 16, 1 << 17) for name in "abcdefgh"}
 forget_peak()
 before = peak_resident_bytes()
-weight_statistics(weights, 0)
+weight_statistics(weights, 0, str)
 print((peak_resident_bytes() - before) / sum(values.numel() for values in weights.values()))
 """
 
@@ -39,7 +39,7 @@ def test_a_matrix_made_by_hand() -> None:
     }
     told: list[str] = []
     found = weight_statistics(weights, 1, told.append)
-    assert told == ["a matrix", "all weights"], "or the probe of a large model would seem to stand still"
+    assert told == ["a matrix of 2 by 2", "all weights"], "or the probe of a large model would seem to stand still"
     expected = {
         "l1": 10, "l2": 5.477225575, "trace": 5, "spectral": 5.464985704, "code_sparsity": 1.825741858,
         "computational_sparsity": 0.914915477, "mean_lambda": 2.915475947, "variance_lambda": 13.0,
@@ -49,10 +49,10 @@ def test_a_matrix_made_by_hand() -> None:
 
 
 def test_tiny_singular_values_are_none_and_what_is_not_there_is_not_said() -> None:
-    found = weight_statistics({"m": torch.tensor([[[1.0, 0.0], [0.0, 9e-6]]])}, 0)
+    found = weight_statistics({"m": torch.tensor([[[1.0, 0.0], [0.0, 9e-6]]])}, 0, str)
     assert found["weights.mean_lambda"] == 0.5
     assert "weights.mean_b" not in found
-    zero = weight_statistics({"m": torch.zeros(1, 2, 2)}, 0)
+    zero = weight_statistics({"m": torch.zeros(1, 2, 2)}, 0, str)
     assert zero["weights.code_sparsity"] == zero["weights.computational_sparsity"] == 0.0
 
 
@@ -75,10 +75,10 @@ def test_threads_change_no_bit() -> None:
     before, found = torch.get_num_threads(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(weight_statistics({"m": values}, 2))
+        found.append(weight_statistics({"m": values}, 2, str))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
-    assert found[0] == found[1] == weight_statistics({"m": values[2:]}, 0)
+    assert found[0] == found[1] == weight_statistics({"m": values[2:]}, 0, str)
 
 
 def test_they_take_one_copy_of_the_weights_in_float64() -> None:
